@@ -1,0 +1,82 @@
+"""What the library learns: train on a task, then play 100 episodes with the mean action.
+
+    python benchmarks/learning.py pendulum bipedal lunar cheetah
+
+Each task writes benchmarks/results/learning-<task>.json: command, versions, machine, settings, the evaluation curve of
+every member, and the returns of the final episodes. The final policy is judged, not the best one on the way.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from maxent.config import SACConfig, TrainConfig
+from maxent.run import driver, folder
+from maxent.run.loggers import read_csv
+
+RESULTS = Path(__file__).parent / "results"
+EPISODES, EVALUATION_SEED = 100, 1_000_000
+TASKS = {
+    "pendulum": (TrainConfig("Pendulum-v1", steps=20_000, seeds=5, eval_every=1000), SACConfig()),
+    "bipedal": (TrainConfig("BipedalWalker-v3", steps=300_000), SACConfig(learning_rate=1e-3)),
+    "lunar": (TrainConfig("LunarLanderContinuous-v3", steps=300_000), SACConfig()),
+    "cheetah": (TrainConfig("HalfCheetah-v5", steps=300_000), SACConfig()),
+}
+
+
+def measure(task: str, runs: Path) -> dict:
+    """Train and evaluate one task; its record."""
+    config, settings = TASKS[task]
+    run = driver.start(config, settings, {}, out=str(runs / task))
+    started = time.time()
+    run.learn(config.steps, [lambda progress: print(task, progress.rows[0], flush=True)])
+    seconds = time.time() - started
+    played = run.evaluate(EPISODES, seed=EVALUATION_SEED)
+    curve = read_csv(run.path / folder.EVALUATIONS)
+    return {
+        "task": task,
+        "command": shlex.join(["python", *sys.argv]),
+        "versions": folder.versions(),
+        "machine": folder.machine(),
+        "git": folder.git_revision(),
+        "train": vars(config),
+        "sac": vars(settings),
+        "seconds": round(seconds, 1),
+        "curve": [[int(r["step"]), int(r["seed"]), round(float(r["return"]), 3)] for r in curve],
+        "final": [summary(run.seeds[m], [e.total_reward for e in own]) for m, own in enumerate(played)],
+    }
+
+
+def summary(seed: int, returns: list[float]) -> dict:
+    """The statistics of one member's final episodes, and all their returns."""
+    return {
+        "seed": seed,
+        "episodes": len(returns),
+        "mean": round(float(np.mean(returns)), 2),
+        "median": round(float(np.median(returns)), 2),
+        "min": round(min(returns), 2),
+        "max": round(max(returns), 2),
+        "returns": [round(r, 2) for r in returns],
+    }
+
+
+def main() -> None:
+    """Measure the tasks that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="+", choices=TASKS)
+    parser.add_argument("--runs", type=Path, default=Path("runs/learning"), help="where the run folders go")
+    arguments = parser.parse_args()
+    for task in arguments.tasks:
+        record = measure(task, arguments.runs)
+        path = RESULTS / f"learning-{task}.json"
+        path.write_text(json.dumps(record, indent=1, default=list), encoding="utf-8")
+        print(task, [{k: v for k, v in final.items() if k != "returns"} for final in record["final"]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""Soft Actor-Critic (Haarnoja et al. 2018, arXiv 1812.05905).
+
+The policy maximises reward and entropy, J(π) = Σ_t E[ r(s_t, a_t) + α H(π(·|s_t)) ]. With y the critics' target,
+
+    soft value        V(s')  = min_i Q̄_i(s', a') - α log π(a'|s'),   a' ~ π(·|s')                  (eq. 3)
+    critics           J_Q(θ) = E[ Σ_i ½ (Q_i(s, a) - y)² ],           y = r + γ V(s')               (eq. 5)
+    policy            J_π(φ) = E[ α log π(a|s) - min_i Q_i(s, a) ],   a = tanh(μ(s) + σ(s) ε)       (eq. 9)
+    temperature       J(α)   = E[ -α (log π(a|s) + H̄) ]                                             (eq. 18)
+    target critics    Q̄_i   ← (1 - τ) Q̄_i + τ Q_i
+
+Each update descends them once, in this order.
+
+Differs from the paper:
+  - The dual objective is stepped in log α with the gradient of -log α (log π + H̄), as the authors' code did: α stays
+    positive, and the speed at which it moves does not shrink with α. (eq. 18 has α itself; its gradient in log α is
+    α times ours, which Adam's scaling nearly cancels.)
+  - Everything that the config offers beyond its defaults: n-step targets, more or fewer critics, layer normalisation,
+    observation normalisation, decay, clipping, and a standard deviation that does not depend on the state.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from maxent import distributions, networks, operators, optimisers
+from maxent.config import SACConfig
+from maxent.networks import MLP
+from maxent.operators import Moments
+from maxent.types import Algorithm, Spec, Transition, Tree
+
+METRICS = (
+    "critic_loss", "critic_losses", "actor_loss", "temperature_loss", "temperature", "entropy", "q_mean", "q_std", "target_q_mean",
+    "obs_min", "obs_max", "obs_mean",
+)  # fmt: skip
+
+
+class Policy(NamedTuple):
+    """π(a|s): a network that gives μ and log σ, or μ alone with one log σ for all states."""
+
+    network: MLP
+    log_std: Array
+    """[d] where σ does not depend on the state, else [0]."""
+
+
+class View(NamedTuple):
+    """What acting needs."""
+
+    policy: Policy
+    moments: Moments
+
+
+class State(NamedTuple):
+    """Everything that learning changes, and the numbers it obeys."""
+
+    policy: Policy
+    critics: MLP
+    """Every array has a leading axis [critic]."""
+    target_critics: MLP
+    log_temperature: Array
+    policy_opt: Tree
+    critics_opt: Tree
+    temperature_opt: Tree
+    moments: Moments
+    """Of the observations' features; used where normalize_observations is set."""
+    numbers: dict[str, Array]
+    """The swept settings, as float32 scalars."""
+
+
+def critic_loss(
+    critics: MLP, features: Array, action: Array, target_q: Array, activation: str
+) -> tuple[Array, tuple[Array, Array]]:
+    """J_Q (eq. 5), a mean over the batch and a sum over the critics; each critic's own, and Q, [critic, batch]."""
+    q = ensemble_q(critics, features, action, activation)
+    losses = 0.5 * jnp.square(q - target_q).mean(-1)
+    return losses.sum(), (losses, q)
+
+
+def policy_loss(
+    config: SACConfig, policy: Policy, critics: MLP, temperature: Array, features: Array, key: Array
+) -> tuple[Array, Array]:
+    """J_π (eq. 9), a mean over the batch; and log π of the sampled actions, [batch]."""
+    action, log_prob = distributions.tanh_normal_sample(*mean_and_log_std(config, policy, features), key)
+    q = ensemble_q(critics, features, action, config.activation).min(0)
+    return (temperature * log_prob - q).mean(), log_prob
+
+
+def temperature_loss(log_temperature: Array, log_prob: Array, target_entropy: Array) -> Array:
+    """The dual objective (eq. 18) in log α."""
+    return -log_temperature * (log_prob + target_entropy).mean()
+
+
+def ensemble_q(critics: MLP, features: Array, action: Array, activation: str) -> Array:
+    """Q_i(s, a) of every critic: [batch, F], [batch, d] → [critic, batch]."""
+    x = jnp.concatenate([features, action], axis=-1)
+    return jax.vmap(networks.mlp, (0, None, None))(critics, x, activation)[..., 0]
+
+
+def mean_and_log_std(config: SACConfig, policy: Policy, features: Array) -> tuple[Array, Array]:
+    """μ and log σ before squashing, both [batch, d]."""
+    out = networks.mlp(policy.network, features, config.activation)
+    if config.state_dependent_std:
+        mean, log_std = jnp.split(out, 2, axis=-1)
+    else:
+        mean, log_std = out, jnp.broadcast_to(policy.log_std, out.shape)
+    return mean, jnp.clip(log_std, config.log_std_min, config.log_std_max)
+
+
+def features_of(config: SACConfig, spec: Spec, moments: Moments, obs: Tree) -> Array:
+    """What the networks see of an observation: [batch, F]."""
+    features = networks.features(spec.obs, obs)
+    return operators.normalize(moments, features) if config.normalize_observations else features
+
+
+def init(config: SACConfig, spec: Spec, key: Array) -> State:
+    """A fresh state; the only function that reads the config's swept numbers."""
+    inputs, actions = networks.count_features(spec.obs), spec.action.shape[0]
+    key_policy, key_critics = jax.random.split(key)
+    outputs = 2 * actions if config.state_dependent_std else actions
+    policy = Policy(
+        networks.init_mlp(key_policy, inputs, config.hidden_sizes, outputs, config.layer_norm),
+        jnp.zeros(0 if config.state_dependent_std else actions),
+    )
+    critics = jax.vmap(
+        lambda k: networks.init_mlp(k, inputs + actions, config.hidden_sizes, 1, config.layer_norm)
+    )(jax.random.split(key_critics, config.critics))
+    numbers = {
+        "actor_learning_rate": _or(config.actor_learning_rate, config.learning_rate),
+        "critic_learning_rate": _or(config.critic_learning_rate, config.learning_rate),
+        "temperature_learning_rate": _or(config.temperature_learning_rate, config.learning_rate),
+        "gamma": config.gamma,
+        "tau": config.tau,
+        "target_entropy": _or(config.target_entropy, -float(actions)),
+    }
+    numbers = {name: jnp.asarray(value, jnp.float32) for name, value in numbers.items()}
+    log_temperature = jnp.log(jnp.asarray(_or(config.temperature, config.initial_temperature), jnp.float32))
+    adam = optimisers.adam(config.max_grad_norm)
+    return State(
+        policy=policy,
+        critics=critics,
+        target_critics=jax.tree.map(jnp.copy, critics),
+        log_temperature=log_temperature,
+        policy_opt=adam.init(policy),
+        critics_opt=adam.init(critics),
+        temperature_opt=adam.init(log_temperature),
+        moments=operators.init_moments(inputs),
+        numbers=numbers,
+    )
+
+
+def view(state: State) -> View:
+    """The policy and the observation's statistics."""
+    return View(state.policy, state.moments)
+
+
+def initial_carry(config: SACConfig, spec: Spec, batch: tuple[int, ...]) -> tuple[()]:
+    """No memory."""
+    return ()
+
+
+def act(
+    config: SACConfig, spec: Spec, view: View, carry: tuple[()], obs: Tree, key: Array, explore: bool
+) -> tuple[Array, tuple[()], tuple[()]]:
+    """A sample of the policy, or its mean action, for observations [batch, …]."""
+    features = features_of(config, spec, view.moments, obs)
+    mean, log_std = mean_and_log_std(config, view.policy, features)
+    action = distributions.tanh_normal_sample(mean, log_std, key)[0] if explore else jnp.tanh(mean)
+    return action, carry, ()
+
+
+def observe(config: SACConfig, spec: Spec, state: State, block: Transition) -> State:
+    """Follow the observations' statistics where they are used."""
+    if not config.normalize_observations:
+        return state
+    features = networks.features(spec.obs, block.next_obs)
+    return state._replace(moments=operators.add_to_moments(state.moments, features, jnp.ones(features.shape[0])))
+
+
+def update(
+    config: SACConfig, spec: Spec, state: State, batch: Transition, key: Array, index: Array
+) -> tuple[State, dict[str, Array]]:
+    """One descent of each objective, in the order of the docstring above."""
+    key_target, key_policy = jax.random.split(key)
+    numbers = state.numbers
+    adam = optimisers.adam(config.max_grad_norm)
+    decay = optimisers.linear_decay(config.learning_rate_decay_updates, index)
+    seen = networks.features(spec.obs, batch.obs)
+    features = features_of(config, spec, state.moments, batch.obs)
+    next_features = features_of(config, spec, state.moments, batch.next_obs)
+    temperature = jnp.exp(state.log_temperature)
+
+    next_action, next_log_prob = distributions.tanh_normal_sample(
+        *mean_and_log_std(config, state.policy, next_features), key_target
+    )
+    next_q = ensemble_q(state.target_critics, next_features, next_action, config.activation).min(0)
+    next_value = operators.soft_value(next_q, next_log_prob, temperature)
+    target_q = operators.bellman_target(batch.reward, batch.discount, next_value)
+
+    (loss_q, (losses_q, q)), gradient = jax.value_and_grad(critic_loss, has_aux=True)(
+        state.critics, features, batch.action, target_q, config.activation
+    )
+    critics, critics_opt = optimisers.step(
+        adam, decay * numbers["critic_learning_rate"], gradient, state.critics_opt, state.critics
+    )
+
+    (loss_policy, log_prob), gradient = jax.value_and_grad(policy_loss, argnums=1, has_aux=True)(
+        config, state.policy, critics, temperature, features, key_policy
+    )
+    policy, policy_opt = optimisers.step(
+        adam, decay * numbers["actor_learning_rate"], gradient, state.policy_opt, state.policy
+    )
+
+    log_temperature, temperature_opt, loss_temperature = state.log_temperature, state.temperature_opt, jnp.zeros(())
+    if config.temperature == "auto":
+        loss_temperature, gradient = jax.value_and_grad(temperature_loss)(
+            log_temperature, log_prob, numbers["target_entropy"]
+        )
+        log_temperature, temperature_opt = optimisers.step(
+            adam, decay * numbers["temperature_learning_rate"], gradient, temperature_opt, log_temperature
+        )
+
+    state = state._replace(
+        policy=policy,
+        critics=critics,
+        target_critics=operators.polyak(state.target_critics, critics, numbers["tau"]),
+        log_temperature=log_temperature,
+        policy_opt=policy_opt,
+        critics_opt=critics_opt,
+        temperature_opt=temperature_opt,
+    )
+    metrics = (
+        loss_q, losses_q, loss_policy, loss_temperature, temperature, -log_prob.mean(), q.mean(), q.std(), target_q.mean(),
+        seen.min(), seen.max(), seen.mean(),
+    )  # fmt: skip
+    return state, dict(zip(METRICS, metrics, strict=True))
+
+
+def _or(value: float | str, default: float) -> float:
+    """The value, or what "auto" stands for."""
+    return default if isinstance(value, str) else value
+
+
+SAC = Algorithm("sac", init, view, initial_carry, act, observe, update, "replay", ("continuous",), METRICS)

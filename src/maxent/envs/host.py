@@ -1,0 +1,251 @@
+"""Gymnasium environments on the host, as rows of canonical arrays [member, env, …].
+
+This is the one place that knows about resets. It owns plain environments and seeds every reset itself, so an episode is
+a function of its seed and its actions. What ending means:
+
+  - terminated: discount 0 and boundary 1. Nothing follows.
+  - truncated (a time limit): discount 1 and boundary 1. The true last observation is bootstrapped from.
+  - the row after a boundary is the reset: the action is not taken, the reward is 0 and `real` is 0.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from maxent.envs import spaces
+from maxent.errors import ConfigError, EnvironmentFault
+from maxent.streams import episode_seed
+from maxent.types import Spec, Transition, Tree
+
+
+class Episode(NamedTuple):
+    """A finished episode."""
+
+    member: int
+    env: int
+    number: int
+    """How many episodes this environment had before."""
+    seed: int
+    """What the environment was reset with; -1 where the library did not choose it."""
+    total_reward: float
+    length: int
+    success: float
+    """1 or 0 as the environment's `is_success` reports it, NaN where it does not."""
+
+
+class Stepped(NamedTuple):
+    """What one step of all environments gives."""
+
+    row: Transition
+    obs: Tree
+    """What to act on next: `row.next_obs`, but for environments that reset themselves within a step."""
+
+
+class Envs(Protocol):
+    """Environments [member, env] that are stepped together."""
+
+    spec: Spec
+    shape: tuple[int, int]
+    finished: list[Episode]
+    """Episodes that ended, in order; whoever reads them empties the list."""
+
+    def reset(self) -> Stepped:
+        """Begin a new episode everywhere. What was running is cut, as by a time limit."""
+        ...
+
+    def step(self, obs: Tree, action: np.ndarray) -> Stepped:
+        """Take canonical actions [member, env, …] from the observations that the last call gave."""
+        ...
+
+    def close(self) -> None:
+        """Release the environments."""
+        ...
+
+
+class HostEnvs:
+    """Plain environments, made by a factory, stepped one after the other in this process."""
+
+    def __init__(
+        self, make: Callable[[], gymnasium.Env], seeds: Sequence[int], envs: int, stream: str = "env"
+    ) -> None:
+        self.shape = (len(seeds), envs)
+        self._envs = [[make() for _ in range(envs)] for _ in seeds]
+        self._seeds, self._stream = list(seeds), stream
+        first = self._envs[0][0]
+        self._observation_space, self._action_space = first.observation_space, first.action_space
+        self.spec = spaces.spec_of(first.observation_space, first.action_space)
+        self.finished: list[Episode] = []
+        self.episodes = np.zeros(self.shape, np.int64)
+        """Episodes begun in each environment."""
+        self._total_reward = np.zeros(self.shape)
+        self._length = np.zeros(self.shape, np.int64)
+        self._over = np.ones(self.shape, bool)
+
+    def reset(self) -> Stepped:
+        """Begin a new episode everywhere. What was running is cut, as by a time limit."""
+        self._over[:] = True
+        zero = np.zeros((*self.shape, *self.spec.action.shape), self.spec.action.dtype)
+        stepped = self.step(spaces.empty_batch(self.spec.obs, self.shape), zero)
+        return stepped
+
+    def step(self, obs: Tree, action: np.ndarray) -> Stepped:
+        """Take canonical actions [member, env, …]; where an episode is over, reset instead.
+
+        Raises:
+            EnvironmentFault: naming member, environment, episode, step and entry, where an environment breaks its own
+                description.
+        """
+        next_obs = spaces.empty_batch(self.spec.obs, self.shape)
+        reward = np.zeros(self.shape, np.float32)
+        discount = np.ones(self.shape, np.float32)
+        boundary = np.zeros(self.shape, bool)
+        real = ~self._over
+        for member, envs in enumerate(self._envs):
+            for index, env in enumerate(envs):
+                at = (member, index)
+                if self._over[at]:
+                    env_obs = self._reset(env, at)
+                else:
+                    taken = spaces.environment_action(self._action_space, action[at])
+                    env_obs, r, terminated, truncated, info = env.step(taken)
+                    reward[at], discount[at], boundary[at] = r, not terminated, terminated or truncated
+                    self._account(at, r, boundary[at], info)
+                try:
+                    spaces.write_observation(self._observation_space, env_obs, next_obs, at)
+                except ValueError as error:
+                    raise EnvironmentFault(f"{self._whereabouts(at)}: {error}") from None
+        self._over = boundary.copy()
+        return Stepped(Transition(obs, action, reward, discount, next_obs, boundary, real), next_obs)
+
+    def close(self) -> None:
+        """Release the environments."""
+        for envs in self._envs:
+            for env in envs:
+                env.close()
+
+    def _reset(self, env: gymnasium.Env, at: tuple[int, int]) -> Any:
+        self.episodes[at] += 1
+        self._total_reward[at], self._length[at] = 0.0, 0
+        env_obs, _ = env.reset(seed=self._seed(at))
+        return env_obs
+
+    def _seed(self, at: tuple[int, int]) -> int:
+        member, index = at
+        return episode_seed(self._seeds[member], index, int(self.episodes[at]) - 1, self._stream)
+
+    def _account(self, at: tuple[int, int], reward: Any, over: bool, info: dict[str, Any]) -> None:
+        if not np.isfinite(reward):
+            raise EnvironmentFault(f"{self._whereabouts(at)}: reward is {reward}")
+        self._total_reward[at] += reward
+        self._length[at] += 1
+        if over:
+            episode = Episode(
+                member=at[0],
+                env=at[1],
+                number=int(self.episodes[at]) - 1,
+                seed=self._seed(at),
+                total_reward=float(self._total_reward[at]),
+                length=int(self._length[at]),
+                success=float(info.get("is_success", np.nan)),
+            )
+            self.finished.append(episode)
+
+    def _whereabouts(self, at: tuple[int, int]) -> str:
+        member, index = at
+        return (
+            f"environment {index} of member {member}, episode {self.episodes[at] - 1} (seed {self._seed(at)}), "
+            f"step {self._length[at]}"
+        )
+
+
+class VectorEnvs:
+    """A Gymnasium vector environment of the user's own, as one member; its seeds after the first are its own.
+
+    Vector environments that reset themselves within the step of an episode's end give one transition less an episode
+    than they could: the row after a boundary is never learned from.
+    """
+
+    def __init__(self, vector: gymnasium.vector.VectorEnv, seed: int) -> None:
+        self._vector, self._seed = vector, seed
+        self.shape = (1, vector.num_envs)
+        self.spec = spaces.spec_of(vector.single_observation_space, vector.single_action_space)
+        mode = vector.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        self._mode = AutoresetMode(mode) if isinstance(mode, str) else mode
+        if not isinstance(self._mode, AutoresetMode):
+            raise ConfigError(f"the vector environment's autoreset_mode is {mode!r}: it must be a gymnasium AutoresetMode")
+        self.finished: list[Episode] = []
+        self.episodes = np.zeros(self.shape, np.int64)
+        self._total_reward = np.zeros(vector.num_envs)
+        self._length = np.zeros(vector.num_envs, np.int64)
+        self._over = np.ones(vector.num_envs, bool)
+
+    def reset(self) -> Stepped:
+        """Begin a new episode everywhere. What was running is cut, as by a time limit."""
+        obs, _ = self._vector.reset(seed=episode_seed(self._seed, 0, int(self.episodes[0, 0])))
+        self.episodes += 1
+        self._total_reward[:], self._length[:] = 0.0, 0
+        self._over[:] = False
+        canonical = self._canonical(obs)
+        zero = np.zeros((*self.shape, *self.spec.action.shape), self.spec.action.dtype)
+        none = np.zeros(self.shape, np.float32)
+        row = Transition(canonical, zero, none, none + 1, canonical, none > 0, none > 0)
+        return Stepped(row, canonical)
+
+    def step(self, obs: Tree, action: np.ndarray) -> Stepped:
+        """Take canonical actions [1, env, …]."""
+        vector = self._vector
+        single = [spaces.environment_action(vector.single_action_space, a) for a in action[0]]
+        found, reward, terminated, truncated, info = vector.step(np.stack(single))
+        ended, resetting = terminated | truncated, self._over
+        boundary = ended & ~resetting
+        successor = self._canonical(found)
+        act_on = successor
+        if self._mode is AutoresetMode.SAME_STEP and boundary.any():
+            act_on, successor = successor, self._canonical(found)
+            for i in np.flatnonzero(boundary):
+                self._write(info["final_obs"][i], successor, int(i))
+        if self._mode is AutoresetMode.DISABLED and boundary.any():
+            fresh, _ = vector.reset(options={"reset_mask": boundary})
+            act_on = self._canonical(fresh)
+        reward = np.where(resetting & (self._mode is AutoresetMode.NEXT_STEP), 0.0, reward)
+        self._account(reward, boundary, resetting, info)
+        row = Transition(
+            obs, action, reward[None].astype(np.float32), 1.0 - terminated[None].astype(np.float32), successor,
+            boundary[None], ~resetting[None],
+        )  # fmt: skip
+        self._over = boundary if self._mode is AutoresetMode.NEXT_STEP else np.zeros_like(boundary)
+        return Stepped(row, act_on)
+
+    def close(self) -> None:
+        """Release the environments."""
+        self._vector.close()
+
+    def _account(self, reward: np.ndarray, over: np.ndarray, resetting: np.ndarray, info: dict[str, Any]) -> None:
+        if not np.isfinite(reward).all():
+            raise EnvironmentFault(f"environment {int(np.argmin(np.isfinite(reward)))}: reward is not finite")
+        self._total_reward += reward
+        self._length += ~resetting
+        success = info.get("is_success", info.get("final_info", {}).get("is_success"))
+        for i in np.flatnonzero(over):
+            found = np.nan if success is None else float(success[i])
+            number = int(self.episodes[0, i]) - 1
+            self.finished.append(
+                Episode(0, int(i), number, -1, float(self._total_reward[i]), int(self._length[i]), found)
+            )
+            self.episodes[0, i] += 1
+            self._total_reward[i], self._length[i] = 0.0, 0
+
+    def _canonical(self, obs: Any) -> Tree:
+        out = spaces.empty_batch(self.spec.obs, self.shape)
+        for i, single in enumerate(gymnasium.vector.utils.iterate(self._vector.observation_space, obs)):
+            self._write(single, out, i)
+        return out
+
+    def _write(self, single: Any, out: Tree, i: int) -> None:
+        try:
+            spaces.write_observation(self._vector.single_observation_space, single, out, (0, i))
+        except ValueError as error:
+            raise EnvironmentFault(f"environment {i}, step {self._length[i]}: {error}") from None

@@ -1,0 +1,144 @@
+"""From what a user names (an id, a class, a factory, an instance) to a function that makes such environments."""
+
+import copy
+import ctypes.util
+import difflib
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium
+from gymnasium.wrappers import TimeLimit
+
+from maxent.errors import ConfigError
+
+EXTRAS = {"mujoco": "mujoco", "box2d": "box2d", "swig": "box2d", "pygame": "classic", "toy_text": "classic"}
+"""What Gymnasium misses → the extra of this library that brings it."""
+
+
+class Factory:
+    """Makes environments, each with the same arguments; `name` is what the run folder is called after.
+
+    Raises:
+        ConfigError: on the first call, where there is no such environment or a package for it is missing.
+    """
+
+    def __init__(
+        self,
+        env: str | gymnasium.Env | Callable[..., gymnasium.Env],
+        kwargs: Mapping[str, Any] | None = None,
+        max_episode_steps: int = 0,
+    ) -> None:
+        self.kwargs, self.max_episode_steps = dict(kwargs or {}), max_episode_steps
+        self.name = env if isinstance(env, str) else _name(env)
+        self._instance = env if isinstance(env, gymnasium.Env) else None
+        self._make = self._maker(env)
+
+    def __call__(self, render_mode: str | None = None) -> gymnasium.Env:
+        """A new environment; of an instance, the instance itself at first and then copies."""
+        if self._instance is not None:
+            env, self._instance = self._instance, None
+            return env
+        kwargs = self.kwargs | ({"render_mode": render_mode} if render_mode else {})
+        _prepare(self.name)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                env = self._make(**kwargs)
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise ConfigError(f"{self.name} needs a package that is missing: {_hint(str(error))}") from None
+        except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound, gymnasium.error.VersionNotFound):
+            near = difflib.get_close_matches(self.name, list(gymnasium.registry), n=3, cutoff=0.5)
+            close = f": did you mean {' or '.join(near)}?" if near else "; see `maxent list envs`"
+            raise ConfigError(f"there is no environment {self.name!r}{close}") from None
+        except (gymnasium.error.Error, ImportError, AttributeError, TypeError) as error:
+            detail = " ".join(str(error).split())
+            raise ConfigError(f"the environment {self.name} cannot be made: {detail}") from error
+        if not isinstance(env, gymnasium.Env):
+            raise ConfigError(f"{self.name} gives a {type(env).__name__}: it must give a gymnasium.Env")
+        return env
+
+    def _maker(self, env: str | gymnasium.Env | Callable[..., gymnasium.Env]) -> Callable[..., gymnasium.Env]:
+        if isinstance(env, gymnasium.Env):
+            return self._copier(env)
+        if isinstance(env, str):
+            found = _from_module(env)
+            if found is None:
+                limit = {"max_episode_steps": self.max_episode_steps} if self.max_episode_steps else {}
+                return lambda **kwargs: gymnasium.make(env, **limit, **kwargs)
+            env = found
+        make = env
+
+        def made(**kwargs: Any) -> gymnasium.Env:
+            single = make(**kwargs)
+            return TimeLimit(single, self.max_episode_steps) if self.max_episode_steps else single
+
+        return made
+
+    def _copier(self, env: gymnasium.Env) -> Callable[..., gymnasium.Env]:
+        if env.spec is not None:
+            spec = env.spec
+            return lambda **kwargs: gymnasium.make(spec, **kwargs)
+
+        def copied(**kwargs: Any) -> gymnasium.Env:
+            try:
+                return copy.deepcopy(env)
+            except Exception as error:
+                raise ConfigError(
+                    f"a second {self.name} is needed and this one cannot be copied ({error}): pass its class instead"
+                ) from None
+
+        return copied
+
+
+def _name(env: gymnasium.Env | Callable[..., gymnasium.Env]) -> str:
+    if isinstance(env, gymnasium.Env):
+        return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    return getattr(env, "__name__", type(env).__name__)
+
+
+def _from_module(env: str) -> Callable[..., gymnasium.Env] | None:
+    """The class or factory that `module:Name` names; None for a registered id, whose module is imported."""
+    module, _, name = env.partition(":")
+    if not name:
+        return None
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"cannot import {module!r} for the environment {env!r}: {error}") from None
+    if hasattr(found, name):
+        return getattr(found, name)
+    if name in gymnasium.registry:
+        return None
+    known = [n for n in vars(found) if not n.startswith("_")]
+    near = difflib.get_close_matches(name, known, n=3)
+    close = f": did you mean {' or '.join(near)}?" if near else ""
+    raise ConfigError(f"the module {module!r} has no {name!r} and registers no such id{close}")
+
+
+def _hint(message: str) -> str:
+    for word, extra in EXTRAS.items():
+        if word in message.lower():
+            return f'install it with: pip install "maxent-rl[{extra}]"'
+    return " ".join(message.split())
+
+
+def _prepare(name: str) -> None:
+    """Before MuJoCo is imported: choose a renderer that works without a screen, and keep its log file away."""
+    if sys.platform == "linux" and not os.environ.get("DISPLAY") and "MUJOCO_GL" not in os.environ:
+        for renderer, library in (("egl", "EGL"), ("osmesa", "OSMesa")):
+            if ctypes.util.find_library(library):
+                os.environ["MUJOCO_GL"] = renderer
+                break
+    entry = gymnasium.registry.get(name)
+    if entry is not None and "mujoco" in str(entry.entry_point):
+        try:
+            mujoco = importlib.import_module("mujoco")
+        except ImportError:
+            return
+        mujoco.set_mju_user_warning(lambda message: None)

@@ -1,0 +1,119 @@
+"""Between Gymnasium's spaces and the library's canonical arrays.
+
+Observations keep their structure and their own dtypes (64-bit numbers become 32-bit ones; choices count from 0).
+Actions are float32 in [-1, 1]^d or int32 choices; only here are they scaled to the environment's bounds.
+"""
+
+import numpy as np
+from gymnasium import spaces
+
+from maxent.errors import ConfigError
+from maxent.types import Leaf, Spec, Tree
+
+NARROW = {"float64": "float32", "int64": "int32", "uint64": "uint32", "float16": "float32"}
+
+
+def spec_of(observation: spaces.Space, action: spaces.Space) -> Spec:
+    """The canonical description of two spaces.
+
+    Raises:
+        ConfigError: where a space is of a kind that the library does not take, or an action has no finite bounds.
+    """
+    return Spec(_observation_leaves(observation, "observation space"), _action_leaf(action))
+
+
+def write_observation(space: spaces.Space, obs: Tree, out: Tree, at: tuple[int, ...]) -> None:
+    """Put an observation of the space into the batch arrays of a tree, at an index.
+
+    Raises:
+        ValueError: naming the entry, where the observation does not have the declared structure or shape, or is not
+            finite.
+    """
+    _write(space, obs, out, at, "observation")
+
+
+def empty_batch(spec: Tree, lead: tuple[int, ...]) -> Tree:
+    """Uninitialised NumPy arrays for a batch of observations."""
+    if isinstance(spec, dict):
+        return {key: empty_batch(leaf, lead) for key, leaf in spec.items()}
+    return np.empty((*lead, *spec.shape), spec.dtype)
+
+
+def environment_action(space: spaces.Space, action: np.ndarray) -> np.ndarray | np.integer:
+    """A canonical action as the environment's own: its bounds, shape, dtype and first choice."""
+    if isinstance(space, spaces.Box):
+        low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+        scaled = low + 0.5 * (np.asarray(action, np.float64).reshape(space.shape) + 1.0) * (high - low)
+        if np.issubdtype(space.dtype, np.integer):
+            scaled = np.rint(scaled)
+        return np.clip(scaled, low, high).astype(space.dtype)
+    if isinstance(space, spaces.Discrete):
+        return np.int64(action) + space.start
+    if isinstance(space, spaces.MultiDiscrete):
+        return (np.asarray(action).reshape(space.nvec.shape) + space.start).astype(space.dtype)
+    return np.asarray(action).reshape(space.shape).astype(space.dtype)
+
+
+def _observation_leaves(space: spaces.Space, where: str) -> Tree:
+    if isinstance(space, spaces.Dict):
+        return {key: _observation_leaves(sub, f"{where}[{key!r}]") for key, sub in space.spaces.items()}
+    if isinstance(space, spaces.Discrete):
+        return Leaf((), "int32", (int(space.n),))
+    if isinstance(space, spaces.MultiDiscrete):
+        return Leaf(space.nvec.shape, "int32", tuple(int(n) for n in space.nvec.ravel()))
+    if isinstance(space, spaces.MultiBinary):
+        return Leaf(tuple(space.shape), "int8")
+    if isinstance(space, spaces.Box):
+        dtype = np.dtype(space.dtype).name
+        return Leaf(tuple(space.shape), NARROW.get(dtype, dtype))
+    raise ConfigError(
+        f"the {where} is {space}: it must be Box, Discrete, MultiDiscrete, MultiBinary or Dict; wrap the environment"
+    )
+
+
+def _action_leaf(space: spaces.Space) -> Leaf:
+    if isinstance(space, spaces.Discrete):
+        return Leaf((), "int32", (int(space.n),))
+    if isinstance(space, spaces.MultiDiscrete):
+        return Leaf((space.nvec.size,), "int32", tuple(int(n) for n in space.nvec.ravel()))
+    if isinstance(space, spaces.MultiBinary):
+        size = int(np.prod(space.shape))
+        return Leaf((size,), "int32", (2,) * size)
+    if not isinstance(space, spaces.Box):
+        raise ConfigError(
+            f"the action space is {space}: it must be Box, Discrete, MultiDiscrete or MultiBinary; wrap the environment"
+        )
+    bounds = np.stack([space.low.ravel(), space.high.ravel()], axis=-1).astype(np.float64)
+    for i, (low, high) in enumerate(bounds):
+        if not (np.isfinite(low) and np.isfinite(high) and low < high):
+            raise ConfigError(
+                f"the action space has the bounds [{low:g}, {high:g}] in entry {i}: both must be finite and the lower "
+                "one smaller; give it its true bounds, or wrap it in gymnasium.wrappers.RescaleAction"
+            )
+    return Leaf((len(bounds),), "float32")
+
+
+def _write(space: spaces.Space, obs: Tree, out: Tree, at: tuple[int, ...], where: str) -> None:
+    if isinstance(space, spaces.Dict):
+        if not isinstance(obs, dict) or obs.keys() != space.spaces.keys():
+            found = f"the keys {sorted(map(str, obs))}" if isinstance(obs, dict) else type(obs).__name__
+            raise ValueError(f"{where} has {found}, declared are the keys {sorted(map(str, space.spaces))}")
+        for key, sub in space.spaces.items():
+            _write(sub, obs[key], out[key], at, f"{where}[{key!r}]")
+        return
+    array = np.asarray(obs)
+    if array.shape != space.shape:
+        raise ValueError(f"{where} has shape {array.shape}, declared is {space.shape}")
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            entry = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            value = array[entry]
+            raise ValueError(f"{where}{list(entry) if entry else ''} is {value}")
+    elif array.dtype.kind not in "iub":
+        raise ValueError(f"{where} has dtype {array.dtype}, declared is {space.dtype}")
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        count = space.n if isinstance(space, spaces.Discrete) else space.nvec
+        array = array - space.start
+        if np.any(array < 0) or np.any(array >= count):
+            raise ValueError(f"{where} is {obs}, outside {space}")
+    out[at] = array

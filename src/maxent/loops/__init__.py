@@ -1,0 +1,1 @@
+"""The engine: what is compiled, and the loops that dispatch it."""

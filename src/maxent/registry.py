@@ -1,0 +1,35 @@
+"""Names and where they live: one line an algorithm. Nothing is imported until it is asked for."""
+
+import importlib
+from typing import NamedTuple
+
+from maxent import config
+from maxent.config import suggestion
+from maxent.errors import ConfigError
+from maxent.types import Algorithm
+
+
+class Entry(NamedTuple):
+    """Where an algorithm lives, and the class of its config."""
+
+    module: str
+    attribute: str
+    config: type
+
+
+ALGORITHMS = {
+    "sac": Entry("maxent.algorithms.sac", "SAC", config.SACConfig),
+}
+
+
+def entry(name: str) -> Entry:
+    """The entry of that name; a ConfigError names the nearest."""
+    if name not in ALGORITHMS:
+        raise ConfigError(f"there is no algorithm {name!r}{suggestion(name, ALGORITHMS)}")
+    return ALGORITHMS[name]
+
+
+def algorithm(name: str) -> Algorithm:
+    """The algorithm of that name, imported now."""
+    found = entry(name)
+    return getattr(importlib.import_module(found.module), found.attribute)

@@ -1,0 +1,1 @@
+"""Everything around a loop: the driver, the run folder, checkpoints, loggers, videos."""

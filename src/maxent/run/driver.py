@@ -1,0 +1,274 @@
+"""The driver: it alone consumes a loop's reports, and logs, evaluates, saves and stops.
+
+The command and the Python object are two faces of it.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from maxent import registry, streams
+from maxent.config import ReplayConfig, TrainConfig, check
+from maxent.envs.host import Envs, Episode, HostEnvs
+from maxent.envs.make import Factory
+from maxent.errors import CheckpointError, ConfigError
+from maxent.loops.evaluate import PARALLEL, evaluate
+from maxent.loops.host import HostLoop, Report
+from maxent.loops.programs import Programs
+from maxent.run import checkpoint, folder
+from maxent.run.loggers import CSVLogger, Logger, Row, TensorBoardLogger, cut_back
+from maxent.types import Algorithm, Spec
+
+WINDOW = 100
+"""Episodes over which returns, lengths and successes are averaged."""
+FAR_OFF_SCALE = 100.0
+"""An observation entry beyond this is worth a warning: networks start with unit scales in mind."""
+
+
+class Progress(NamedTuple):
+    """What callbacks are told at every report."""
+
+    step: int
+    total: int
+    rows: Sequence[Row]
+    """One a member: step, returns, losses, …; an empty text where there is no number yet."""
+
+
+Callback = Callable[[Progress], bool | None]
+"""Called at every report; False stops the training."""
+
+
+class Driver:
+    """One run of one algorithm: the loop, and everything that is done with its reports.
+
+    Raises:
+        ConfigError: where settings and environment do not fit each other; nothing is written by then.
+    """
+
+    def __init__(
+        self, config: TrainConfig, settings: Any, factory: Factory, envs: Envs | None = None, path: Path | None = None
+    ) -> None:
+        check(config, "train")
+        check(settings, config.algo)
+        self.config, self.settings, self.factory, self.path = config, settings, factory, path
+        self.seeds = list(range(config.seed, config.seed + config.seeds))
+        algorithm = registry.algorithm(config.algo)
+        self.envs = envs if envs is not None else HostEnvs(factory, self.seeds, config.envs)
+        refuse_unfit(algorithm, settings, self.envs.spec)
+        self.programs = Programs(algorithm, settings, self.envs.spec)
+        self.loop = HostLoop(self.programs, self.envs, self.seeds, {})
+        self.best = [-np.inf] * config.seeds
+        self.wall_time = 0.0
+        self.warn: Callable[[str], None] = lambda message: None
+        self._recent: list[deque[Episode]] = [deque(maxlen=WINDOW) for _ in self.seeds]
+        self._episodes = [0] * config.seeds
+        self._evaluation_envs: HostEnvs | None = None
+        self._warned = False
+
+    def learn(self, total: int, callbacks: Sequence[Callback] = ()) -> bool:
+        """Train until the step `total`; whether it got there. A run folder is kept up to date on the way.
+
+        An interrupt (Ctrl-C) saves before it goes on its way.
+        """
+        loggers: list[Logger] = []
+        if self.path is not None:
+            loggers.append(CSVLogger(self.path / folder.PROGRESS, self.path / folder.EVALUATIONS))
+            loggers.append(TensorBoardLogger(self.path / folder.TENSORBOARD, len(self.seeds)))
+        try:
+            finished = self._learn(total, callbacks, loggers)
+        finally:
+            if self.path is not None and self.loop.stepped is not None:
+                self.save(self.path)
+            for logger in loggers:
+                logger.close()
+        return finished
+
+    def evaluate(
+        self, episodes: int, seed: int | None = None, explore: bool = False, factory: Factory | None = None
+    ) -> list[list[Episode]]:
+        """So many episodes of every member, [member][episode], in environments of their own.
+
+        Without a seed, those that the run's own evaluations play; the episodes are a function of the seed alone.
+        """
+        if seed is None and factory is None:
+            if self._evaluation_envs is None or self._evaluation_envs.shape[1] != min(episodes, PARALLEL):
+                self._evaluation_envs = self._make_evaluation_envs(self.seeds, episodes, self.factory)
+            envs, roots = self._evaluation_envs, self.loop.roots
+            envs.episodes[:] = 0
+        else:
+            seeds = self.seeds if seed is None else [seed] * len(self.seeds)
+            envs = self._make_evaluation_envs(seeds, episodes, factory or self.factory)
+            roots = streams.roots(seeds)
+        return evaluate(self.programs, self.loop.view, envs, roots, episodes, explore)
+
+    def save(self, path: Path, kind: str = "step") -> Path:
+        """Write a checkpoint of this moment into the run folder; the best ones go without a replay."""
+        rows = self.loop.ring if self.config.save_replay and kind == "step" else None
+        keep = self.config.keep_checkpoints if kind == "step" else 1
+        counters = {
+            "step": self.loop.step,
+            "updates": self.loop.updates,
+            "wall_time": self.wall_time,
+            "env_episodes": np.asarray(self.envs.episodes).tolist(),
+            "episodes": self._episodes,
+            "recent": [[list(e) for e in own] for own in self._recent],
+            "best": [None if np.isinf(b) else b for b in self.best],
+        }
+        checkpoints = path / folder.CHECKPOINTS
+        written = checkpoint.save(checkpoints, self.loop.step, self.loop.learned, counters, rows, kind)
+        checkpoint.prune(checkpoints, kind, keep)
+        return written
+
+    def restore(self, path: Path, best: bool = False) -> None:
+        """Take up the last (or the best) checkpoint of a run folder. Running episodes are cut, as by a time limit.
+
+        Raises:
+            CheckpointError: where there is none, or it is damaged.
+        """
+        found = checkpoint.find(path / folder.CHECKPOINTS, "best" if best else "step")
+        if not found:
+            raise CheckpointError(f"{path} has no {'best' if best else 'last'} checkpoint")
+        counters = checkpoint.read_manifest(found[-1])["counters"]
+        loop = self.loop
+        loop.learned = checkpoint.load_state(found[-1], loop.learned)
+        loop.view = self.programs.view(loop.learned.state)
+        loop.step, loop.updates = counters["step"], counters["updates"]
+        rows = checkpoint.load_rows(found[-1], loop.ring)
+        loop.resume(rows)
+        self.envs.episodes[:] = counters["env_episodes"]
+        self.wall_time, self._episodes = counters["wall_time"], counters["episodes"]
+        self.best = [-np.inf if b is None else b for b in counters["best"]]
+        self._recent = [deque((Episode(*e) for e in own), maxlen=WINDOW) for own in counters["recent"]]
+
+    def continue_files(self) -> None:
+        """Cut the CSV files back to this step, so that a continued run continues its curves."""
+        for name in (folder.PROGRESS, folder.EVALUATIONS):
+            cut_back(self.path / name, self.loop.step)
+
+    def _learn(self, total: int, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> bool:
+        config, every = self.config, self.config.log_every
+        started, step = time.monotonic(), self.loop.step
+        for report in self.loop.run(total, every):
+            now = time.monotonic()
+            rows = self._rows(report, (report.step - step) / (now - started))
+            self.wall_time += now - started
+            before, step = step, report.step
+            for row in rows:
+                row["wall_time"] = round(self.wall_time, 3)
+            for logger in loggers:
+                logger.progress(rows)
+            self._warn_of_scale(rows)
+            ends = report.step >= total
+            if self.path is not None and (_passed(config.eval_every, before, step) or ends):
+                self._evaluate_and_keep_best(loggers)
+            if self.path is not None and _passed(config.checkpoint_every, before, step) and not ends:
+                self.save(self.path)
+            if any([callback(Progress(step, total, rows)) is False for callback in callbacks]):
+                return False
+            started = time.monotonic()
+        return True
+
+    def _evaluate_and_keep_best(self, loggers: Sequence[Logger]) -> None:
+        played = self.evaluate(self.config.eval_episodes)
+        rows = [
+            {
+                "step": self.loop.step, "member": e.member, "seed": self.seeds[e.member], "episode": i,
+                "env_seed": e.seed, "return": e.total_reward, "length": e.length,
+                "success": "" if np.isnan(e.success) else e.success,
+            }
+            for own in played for i, e in enumerate(own)
+        ]  # fmt: skip
+        for logger in loggers:
+            logger.evaluation(rows)
+        means = [float(np.mean([e.total_reward for e in own])) for own in played]
+        if np.mean(means) > np.mean(self.best):
+            self.best = means
+            self.save(self.path, "best")
+
+    def _rows(self, report: Report, steps_per_second: float) -> list[Row]:
+        for episode in report.episodes:
+            self._recent[episode.member].append(episode)
+            self._episodes[episode.member] += 1
+        rows = []
+        for member, recent in enumerate(self._recent):
+            successes = [e.success for e in recent if not np.isnan(e.success)]
+            row: Row = {
+                "step": report.step,
+                "member": member,
+                "seed": self.seeds[member],
+                "updates": report.updates,
+                "episodes": self._episodes[member],
+                "wall_time": 0.0,
+                "steps_per_second": round(steps_per_second, 1),
+                "return_mean": float(np.mean([e.total_reward for e in recent])) if recent else "",
+                "length_mean": float(np.mean([e.length for e in recent])) if recent else "",
+                "success_rate": float(np.mean(successes)) if successes else "",
+            }
+            rows.append(row | self._metrics(report, member))
+        return rows
+
+    def _metrics(self, report: Report, member: int) -> Row:
+        """Every metric's number, or an empty text before the first update; vectors as name_0, name_1, …"""
+        row: Row = {}
+        for name, total in self.loop.learned.totals.items():
+            value = report.metrics[name][member] if report.metrics else np.full(total.shape[1:], np.nan)
+            numbers = {name: value} if value.ndim == 0 else {f"{name}_{i}": v for i, v in enumerate(value)}
+            row |= {key: "" if np.isnan(v) and not report.metrics else float(v) for key, v in numbers.items()}
+        return row
+
+    def _warn_of_scale(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            low, high = row.get("obs_min", ""), row.get("obs_max", "")
+            if not self._warned and low != "" and max(abs(low), abs(high)) > FAR_OFF_SCALE:
+                self._warned = True
+                self.warn(
+                    f"observations reach from {low:.4g} to {high:.4g}: scale them to about [-1, 1], or set "
+                    "normalize_observations"
+                )
+
+    def _make_evaluation_envs(self, seeds: Sequence[int], episodes: int, factory: Factory) -> HostEnvs:
+        return HostEnvs(factory, seeds, min(episodes, PARALLEL), stream="eval")
+
+
+def start(config: TrainConfig, settings: Any, env_kwargs: Mapping[str, Any], out: str = "") -> Driver:
+    """A new run in a folder of its own, which is made last: nothing is written where anything is refused."""
+    path = folder.choose(config, out)
+    driver = Driver(config, settings, Factory(config.env, env_kwargs, config.max_episode_steps), path=path)
+    folder.create(path, config, settings, env_kwargs)
+    return driver
+
+
+def reopen(path: str | Path, best: bool = False, env_kwargs: Mapping[str, Any] | None = None) -> Driver:
+    """The run in that folder, at its last or best checkpoint."""
+    config, settings, kwargs = folder.read(path)
+    factory = Factory(config.env, kwargs | dict(env_kwargs or {}), config.max_episode_steps)
+    driver = Driver(config, settings, factory, path=Path(path))
+    driver.restore(Path(path), best)
+    return driver
+
+
+def refuse_unfit(algorithm: Algorithm, settings: Any, spec: Spec) -> None:
+    """A ConfigError where the algorithm cannot act in the action space, naming those that can."""
+    kind = "continuous" if spec.continuous else "discrete"
+    if kind not in algorithm.actions:
+        able = [name for name in registry.ALGORITHMS if kind in registry.algorithm(name).actions]
+        others = f"use {' or '.join(able)}" if able else "no algorithm here takes them yet"
+        raise ConfigError(f"{algorithm.name} does not take {kind} actions: {others}")
+    if isinstance(settings, ReplayConfig) and not jax.tree.leaves(spec.obs):
+        raise ConfigError("the observation space is empty: there is nothing to act on")
+
+
+def with_total(config: TrainConfig, steps: int) -> TrainConfig:
+    """The run's settings with another total of steps."""
+    return replace(config, steps=steps)
+
+
+def _passed(every: int, before: int, now: int) -> bool:
+    """Whether a multiple of `every` lies in (before, now]; never for 0."""
+    return every > 0 and now // every > before // every

@@ -1,0 +1,140 @@
+"""The run folder: what a run leaves behind, and all that is needed to continue or repeat it.
+
+    runs/<env>/<algorithm>/<name>/
+      config.toml        every setting, resolved: tables [train], [env] and one named after the algorithm
+      run.json           versions, machine, git revision, the exact commands
+      progress.csv       a row a period and member
+      evaluations.csv    a row an evaluation episode
+      tensorboard/       the same under the names that Stable-Baselines3's users know
+      checkpoints/       see maxent.run.checkpoint
+      videos/
+      curve.png
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from maxent import registry
+from maxent.config import TrainConfig, build, read_toml
+from maxent.errors import ConfigError
+
+CONFIG, RUN, PROGRESS, EVALUATIONS, CURVE = "config.toml", "run.json", "progress.csv", "evaluations.csv", "curve.png"
+CHECKPOINTS, VIDEOS, TENSORBOARD = "checkpoints", "videos", "tensorboard"
+PACKAGES = (
+    "maxent-rl", "jax", "jaxlib", "optax", "numpy", "gymnasium", "safetensors", "mujoco", "box2d", "pygame", "ale-py",
+)  # fmt: skip
+
+
+def choose(config: TrainConfig, out: str = "", root: str = "runs") -> Path:
+    """The folder of a new run: `out`, which must be empty or absent, else the next free name under `root`.
+
+    Raises:
+        ConfigError: where `out` holds anything.
+    """
+    if out:
+        path = Path(out)
+        if path.is_file() or (path.is_dir() and any(path.iterdir())):
+            raise ConfigError(f"the folder {out} is not empty: choose another, or continue its run with `maxent resume {out}`")
+        return path
+    env = config.env.replace("/", "-").replace(":", "-")
+    name = f"seed-{config.seed}" if config.seeds == 1 else f"seeds-{config.seed}-{config.seed + config.seeds - 1}"
+    parent = Path(root) / env / config.algo
+    taken = {p.name for p in parent.glob(f"{name}*")}
+    return parent / next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(taken) + 3))) if n not in taken)
+
+
+def create(path: Path, config: TrainConfig, settings: Any, env_kwargs: Mapping[str, Any]) -> None:
+    """Make the folder with its config and its record of origin."""
+    path.mkdir(parents=True, exist_ok=True)
+    tables = {"train": asdict(config), "env": dict(env_kwargs), config.algo: asdict(settings)}
+    (path / CONFIG).write_text(tomli_w.dumps(tables), encoding="utf-8")
+    record_command(path)
+
+
+def record_command(path: Path) -> None:
+    """Add this process to run.json: the first started the run, the later ones continued it."""
+    record: dict[str, Any] = {"processes": []}
+    if (path / RUN).exists():
+        record = json.loads((path / RUN).read_text(encoding="utf-8"))
+    record["processes"].append(
+        {
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "versions": versions(),
+            "machine": machine(),
+            "git": git_revision(),
+        }
+    )
+    (path / RUN).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def read(path: str | Path) -> tuple[TrainConfig, Any, dict[str, Any]]:
+    """The run's own settings, the algorithm's and the environment's arguments.
+
+    Raises:
+        ConfigError: where the folder is no run.
+    """
+    file = Path(path) / CONFIG
+    if not file.is_file():
+        raise ConfigError(f"{path} is no run: it has no {CONFIG}; `maxent list runs` shows those there are")
+    return from_tables(read_toml(file), str(file))
+
+
+def from_tables(tables: Mapping[str, Any], where: str) -> tuple[TrainConfig, Any, dict[str, Any]]:
+    """The settings in the tables of a config file, checked; see `read`."""
+    train = build(TrainConfig, tables.get("train", {}), f"{where} [train]")
+    entry = registry.entry(train.algo)
+    unknown = [name for name in tables if name not in ("train", "env", train.algo)]
+    if unknown:
+        raise ConfigError(f"{where} has the table [{unknown[0]}]: expected are [train], [env] and [{train.algo}]")
+    settings = build(entry.config, tables.get(train.algo, {}), f"{where} [{train.algo}]")
+    return train, settings, dict(tables.get("env", {}))
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of everything that shapes a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, system and JAX's devices."""
+    import jax
+
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        processor = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), processor)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "processor": processor,
+        "cores": cores,
+        "system": platform.platform(),
+        "devices": [d.device_kind for d in jax.devices()],
+    }
+
+
+def git_revision() -> str:
+    """The revision of the working directory's repository, marked where files differ from it; empty without one."""
+    try:
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
