@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,9 +68,7 @@ def test_one_state_for_ever() -> None:
 def test_chain_of_one_step() -> None:
     """At state 0 of a chain of two, V = α log(exp(1/α) + exp(γ·V/α)): solved here by bisection."""
     alpha, gamma = 0.7, 0.9
-    value = brentq(
-        lambda v: v - alpha * np.log(np.exp(1 / alpha) + np.exp(gamma * v / alpha)), 0, 100, xtol=1e-13
-    )
+    value = brentq(lambda v: v - alpha * np.log(np.exp(1 / alpha) + np.exp(gamma * v / alpha)), 0, 100, xtol=1e-13)
     found = tabular.soft_value_iteration(tabular.chain(2, gamma), alpha)
     assert_allclose(found.value, [value, 0], atol=1e-9)
     assert_allclose(found.q[0], [gamma * value, 1], atol=1e-9)
@@ -126,9 +125,7 @@ def test_value_and_policy_iteration_agree(mdp: MDP, temperature: float) -> None:
 @temperatures
 def test_the_solution_satisfies_the_soft_bellman_equations(mdp: MDP, temperature: float) -> None:
     found, alive = tabular.soft_policy_iteration(mdp, temperature), ~mdp.terminal
-    expected = mdp.reward + mdp.discount * np.einsum(
-        "sat,t->sa", mdp.transition, np.where(alive, found.value, 0)
-    )
+    expected = mdp.reward + mdp.discount * np.einsum("sat,t->sa", mdp.transition, np.where(alive, found.value, 0))
     assert_allclose(found.q, expected, atol=1e-9)
     partition = temperature * logsumexp(found.q / temperature, axis=1)
     assert_allclose(found.value[alive], partition[alive], atol=1e-9)
@@ -154,13 +151,12 @@ def test_the_error_bound_bounds_the_error(mdp: MDP, temperature: float) -> None:
             assert error <= found.error_bound + 1e-9
     assert (
         found.error_bound
-        < 0.9999
-        * next(iter(tabular.soft_policy_evaluation_iterates(mdp, policy, temperature, start))).error_bound
+        < 0.9999 * next(iter(tabular.soft_policy_evaluation_iterates(mdp, policy, temperature, start))).error_bound
     )
 
 
 def test_the_error_bound_is_attained() -> None:
-    """Where all states are alike the error is exactly γ/(1 - γ) times the last change, so no smaller bound holds."""
+    """Where all states are alike the error is γ/(1 - γ) times the last change: no smaller bound holds."""
     mdp = replace(tabular.random_mdp(4, 2, discount=0.9), reward=np.ones((4, 2)))
     value = (1 + np.log(2)) / (1 - 0.9)
     for found in islice(tabular.soft_value_iterates(mdp, 1.0), 30):
@@ -170,7 +166,7 @@ def test_the_error_bound_is_attained() -> None:
 @given(seed=st.integers(0, 10_000), temperature=st.floats(0.01, 100), ends=st.booleans())
 @settings(deadline=None, max_examples=50)
 def test_the_soft_backup_contracts_and_keeps_order(seed: int, temperature: float, ends: bool) -> None:
-    """‖T V - T W‖ ≤ (1 - 1/max h)·‖V - W‖ in the norm weighted by the horizon h; and V ≤ W gives T V ≤ T W."""
+    """‖T V - T W‖ ≤ (1 - 1/max h)·‖V - W‖ in the norm of the horizon h; and V ≤ W gives T V ≤ T W."""
     mdp = random_terminal_mdp(seed) if ends else tabular.random_mdp(5, 3, seed=seed)
     rng, alive = np.random.default_rng(seed), ~mdp.terminal
     v, w = rng.normal(0, 10, (2, mdp.num_states))
@@ -198,9 +194,7 @@ def test_the_horizon_is_the_longest_that_any_policy_makes() -> None:
 
 @problems
 @temperatures
-def test_policy_iteration_improves_monotonically_and_faster_than_value_iteration(
-    mdp: MDP, temperature: float
-) -> None:
+def test_policy_iteration_improves_monotonically_and_faster_than_value_iteration(mdp: MDP, temperature: float) -> None:
     iterates = list(islice(tabular.soft_policy_iterates(mdp, temperature, random_policy(mdp, 4)), 12))
     scale = np.abs(iterates[-1].value).max()
     for before, after in zip(iterates, iterates[1:], strict=False):
@@ -378,6 +372,7 @@ def test_a_constraint_that_costs_nothing_is_slack() -> None:
     mdp = replace(tabular.random_mdp(4, 3), reward=np.ones((4, 3)))  # every policy is as good
     found = tabular.entropy_constrained(mdp, 0.7)
     assert found.slack and found.optimum.entropy > 0.7
+    assert_allclose(found.optimum.temperature, 1e-6)
     assert_allclose(tabular.expected_return(mdp, found.optimum.policy), 1 / (1 - 0.95))
     mdp = tabular.random_mdp(4, 3)  # and no entropy asked for is ordinary control
     found = tabular.entropy_constrained(mdp, 0.0)
@@ -394,7 +389,7 @@ def finite_return(mdp: MDP, policy: np.ndarray, discount: float) -> tuple[float,
     return float(total), np.array(entropies)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_finite_horizon_against_brute_force(seed: int) -> None:
     """Every policy of three steps, two states and two actions, by a general optimiser."""
     mdp, target, discount = tabular.random_mdp(2, 2, seed=seed), np.array([0.3, 0.6, 0.45]), 1.0
@@ -412,9 +407,9 @@ def test_the_finite_horizon_against_brute_force(seed: int) -> None:
                 "fun": lambda x: finite_return(mdp, policy_of(x), discount)[1] - target,
             },
             method="SLSQP",
-            options={"ftol": 1e-13, "maxiter": 500},
+            options={"ftol": 1e-13, "maxiter": 200},
         )
-        for start in range(3)
+        for start in range(2)
     ]
     best = min((search for search in searches if search.success), key=lambda search: search.fun)
     found = tabular.entropy_constrained_finite_horizon(mdp, 3, target, discount)
@@ -440,7 +435,7 @@ def test_the_finite_horizon_where_late_temperatures_decide_where_early_policies_
     assert found.slack.tolist() == [
         True,
         False,
-    ]  # the mixture that pays for the second step is above the first's
+    ]  # the second step pays for the first
     assert 0.05 < entropies[0] < np.log(2)
     assert_allclose(entropies[1], 0.4, atol=1e-8)
     assert_allclose(total, found.optimum.dual, atol=1e-5)
@@ -452,9 +447,7 @@ def test_slope_and_curvature_of_the_finite_dual(discount: float) -> None:
     target = np.array([0.2, 0.5, 0.9, 0.0])
     point = tabular.finite_horizon_dual(mdp, alpha, target, discount)
     slope = difference(lambda x: tabular.finite_horizon_dual(mdp, x, target, discount).dual, alpha, 1e-5)
-    curvature = difference(
-        lambda x: tabular.finite_horizon_dual(mdp, x, target, discount).gradient, alpha, 1e-5
-    )
+    curvature = difference(lambda x: tabular.finite_horizon_dual(mdp, x, target, discount).gradient, alpha, 1e-5)
     assert_allclose(point.gradient, slope, atol=1e-8)
     assert_allclose(point.curvature, curvature, atol=1e-7)
     assert_allclose(point.gradient, point.weight * (point.entropy - target), atol=1e-12)
@@ -559,9 +552,7 @@ def test_two_passages() -> None:
 
 
 def test_chain_and_slip() -> None:
-    assert_allclose(
-        tabular.zero_temperature(tabular.chain(5, 0.9)).value, [0.9**3, 0.9**2, 0.9, 1, 0], atol=1e-12
-    )
+    assert_allclose(tabular.zero_temperature(tabular.chain(5, 0.9)).value, [0.9**3, 0.9**2, 0.9, 1, 0], atol=1e-12)
     slipping = tabular.chain(3, slip=0.25)
     assert_allclose(
         slipping.transition[1],
@@ -580,6 +571,13 @@ def test_random_mdps_are_functions_of_their_seed() -> None:
     same, again, other = (tabular.random_mdp(3, 2, seed=seed) for seed in (1, 1, 2))
     assert_array_equal(same.transition, again.transition)
     assert not np.array_equal(same.reward, other.reward)
+
+
+def test_the_example_of_the_theory_page_prints_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "theory.md").read_text(encoding="utf-8")
+    code, printed = (page.split(fence)[1].split("```")[0] for fence in ("```python\n", "```text\n"))
+    exec(code, {})
+    assert capsys.readouterr().out == printed and "True" in printed
 
 
 # --- bad input ----------------------------------------------------------------------------------------------
@@ -691,9 +689,7 @@ BAD_CALLS: list[tuple[Callable[[], Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("call", "message"), BAD_CALLS, ids=[f"{i} {m}" for i, (_, m) in enumerate(BAD_CALLS)]
-)
+@pytest.mark.parametrize(("call", "message"), BAD_CALLS, ids=[f"{i} {m}" for i, (_, m) in enumerate(BAD_CALLS)])
 def test_a_bad_argument_is_refused_in_one_line(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         call()

@@ -10,7 +10,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,9 @@ Auto = Literal["auto"]
 Activation = Literal["relu", "tanh", "elu", "gelu", "silu"]
 
 
-def setting(default: Any, *, low: float = -math.inf, above: float = -math.inf, high: float = math.inf, swept: bool = False) -> Any:
+def setting(
+    default: Any, *, low: float = -math.inf, above: float = -math.inf, high: float = math.inf, swept: bool = False
+) -> Any:
     """A field of a config with its range: low ≤ value ≤ high, value > above.
 
     A `swept` number lives in the algorithm's state as a traced scalar, so that members can differ in it.
@@ -144,6 +146,9 @@ def build(cls: type, values: Mapping[str, Any], where: str) -> Any:
     for key in values:
         if key not in hints:
             raise ConfigError(f"{where} has no setting {key!r}{suggestion(key, hints)}")
+    for f in fields(cls):
+        if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
+            raise ConfigError(f"{where} lacks {f.name}")
     config = cls(**{key: _coerce(value, hints[key], f"{where}.{key}") for key, value in values.items()})
     check(config, where)
     return config
@@ -165,11 +170,14 @@ def check(config: Any, where: str) -> None:
             raise ConfigError(f"{where}.{f.name} is {value}: it must be at most {m['high']:g}")
     if isinstance(config, ReplayConfig) and config.batch_size > config.buffer_size:
         raise ConfigError(
-            f"{where}.batch_size is {config.batch_size} and buffer_size {config.buffer_size}: a batch must fit the replay"
+            f"{where}.batch_size is {config.batch_size} and buffer_size {config.buffer_size}: a batch must fit in the "
+            "replay"
         )
     if isinstance(config, SACConfig):
         if not config.log_std_min < config.log_std_max:
-            raise ConfigError(f"{where}.log_std_min is {config.log_std_min}: it must be below log_std_max, {config.log_std_max}")
+            raise ConfigError(
+                f"{where}.log_std_min is {config.log_std_min}: it must be below log_std_max, {config.log_std_max}"
+            )
         if any(size < 1 for size in config.hidden_sizes):
             raise ConfigError(f"{where}.hidden_sizes is {config.hidden_sizes}: every layer needs at least one unit")
 

@@ -27,7 +27,8 @@ def polyak(target: Tree, online: Tree, tau: Array) -> Tree:
 class Moments(NamedTuple):
     """The running mean and variance of every entry of a vector."""
 
-    count: Array
+    weight: Array
+    """How many vectors were seen."""
     mean: Array
     variance: Array
 
@@ -39,15 +40,15 @@ def init_moments(size: int) -> Moments:
 
 def add_to_moments(moments: Moments, x: Array, weight: Array) -> Moments:
     """Moments with the rows of x [n, size] added, those of weight [n] one; Chan's parallel formula."""
-    new = weight.sum()
-    safe = jnp.maximum(new, 1.0)
+    added = weight.sum()
+    safe = jnp.maximum(added, 1.0)
     mean = (weight[:, None] * x).sum(0) / safe
     variance = (weight[:, None] * jnp.square(x - mean)).sum(0) / safe
-    count = moments.count + new
-    share = new / jnp.maximum(count, 1.0)
+    total = moments.weight + added
+    share = added / jnp.maximum(total, 1.0)
     delta = mean - moments.mean
     merged = (1 - share) * moments.variance + share * variance + share * (1 - share) * jnp.square(delta)
-    return Moments(count, moments.mean + share * delta, jnp.where(count > 0, merged, moments.variance))
+    return Moments(total, moments.mean + share * delta, jnp.where(total > 0, merged, moments.variance))
 
 
 def normalize(moments: Moments, x: Array) -> Array:

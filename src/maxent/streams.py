@@ -1,8 +1,9 @@
 """Random keys: arguments, never state.
 
 Each use of randomness has a stream of its own, and each step of a stream a key of its own:
-`fold_in(fold_in(root, stream), step)`. A key is either folded, split or drawn from, never two of these (`split(k, n)[i]`
-equals `fold_in(k, i)`). A member's root is made of its seed alone, so a member draws what a run alone would draw.
+`fold_in(fold_in(root, stream), step)`. A key is either folded, split or drawn from, never two of these, because
+`split(k, n)[i]` equals `fold_in(k, i)`. A member's root is made of its seed alone, so a member draws what a run alone
+would draw.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 from jax import Array
 
-STREAMS = ("init", "act", "env", "replay", "update", "eval")
+STREAMS = ("init", "act", "env", "replay", "update", "eval", "predict")
 
 
 def roots(seeds: Sequence[int]) -> Array:

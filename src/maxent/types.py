@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from jax import Array
-
 Tree = Any
 """A pytree: an array, or a (nested) dictionary of arrays."""
+
+Batch = Any
+"""An array with leading batch axes, of JAX or of NumPy."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,16 @@ class Transition(NamedTuple):
     """
 
     obs: Tree
-    action: Array
-    reward: Array
+    action: Batch
+    reward: Batch
     """The reward; from the replay, the discounted sum over the m steps of the window."""
-    discount: Array
+    discount: Batch
     """0 where the episode terminated, else 1; from the replay, that times γ^m."""
     next_obs: Tree
     """The true successor, also where the episode ended."""
-    boundary: Array
+    boundary: Batch
     """1 where the episode was cut after this step for any reason."""
-    real: Array
+    real: Batch
     """0 where the environment only reset itself, and there is nothing to learn from."""
     extras: Tree = ()
     """What `act` wanted stored."""

@@ -31,8 +31,8 @@ from maxent.operators import Moments
 from maxent.types import Algorithm, Spec, Transition, Tree
 
 METRICS = (
-    "critic_loss", "critic_losses", "actor_loss", "temperature_loss", "temperature", "entropy", "q_mean", "q_std", "target_q_mean",
-    "obs_min", "obs_max", "obs_mean",
+    "critic_loss", "critic_losses", "actor_loss", "temperature_loss", "temperature", "entropy",
+    "q_mean", "q_std", "target_q_mean", "obs_min", "obs_max", "obs_mean",
 )  # fmt: skip
 
 
@@ -122,10 +122,10 @@ def init(config: SACConfig, spec: Spec, key: Array) -> State:
         networks.init_mlp(key_policy, inputs, config.hidden_sizes, outputs, config.layer_norm),
         jnp.zeros(0 if config.state_dependent_std else actions),
     )
-    critics = jax.vmap(
-        lambda k: networks.init_mlp(k, inputs + actions, config.hidden_sizes, 1, config.layer_norm)
-    )(jax.random.split(key_critics, config.critics))
-    numbers = {
+    critics = jax.vmap(lambda k: networks.init_mlp(k, inputs + actions, config.hidden_sizes, 1, config.layer_norm))(
+        jax.random.split(key_critics, config.critics)
+    )
+    values = {
         "actor_learning_rate": _or(config.actor_learning_rate, config.learning_rate),
         "critic_learning_rate": _or(config.critic_learning_rate, config.learning_rate),
         "temperature_learning_rate": _or(config.temperature_learning_rate, config.learning_rate),
@@ -133,7 +133,6 @@ def init(config: SACConfig, spec: Spec, key: Array) -> State:
         "tau": config.tau,
         "target_entropy": _or(config.target_entropy, -float(actions)),
     }
-    numbers = {name: jnp.asarray(value, jnp.float32) for name, value in numbers.items()}
     log_temperature = jnp.log(jnp.asarray(_or(config.temperature, config.initial_temperature), jnp.float32))
     adam = optimisers.adam(config.max_grad_norm)
     return State(
@@ -145,7 +144,7 @@ def init(config: SACConfig, spec: Spec, key: Array) -> State:
         critics_opt=adam.init(critics),
         temperature_opt=adam.init(log_temperature),
         moments=operators.init_moments(inputs),
-        numbers=numbers,
+        numbers={name: jnp.asarray(value, jnp.float32) for name, value in values.items()},
     )
 
 
@@ -230,8 +229,8 @@ def update(
         temperature_opt=temperature_opt,
     )
     metrics = (
-        loss_q, losses_q, loss_policy, loss_temperature, temperature, -log_prob.mean(), q.mean(), q.std(), target_q.mean(),
-        seen.min(), seen.max(), seen.mean(),
+        loss_q, losses_q, loss_policy, loss_temperature, temperature, -log_prob.mean(),
+        q.mean(), q.std(), target_q.mean(), seen.min(), seen.max(), seen.mean(),
     )  # fmt: skip
     return state, dict(zip(METRICS, metrics, strict=True))
 

@@ -48,7 +48,13 @@ class Envs(Protocol):
     """Environments [member, env] that are stepped together."""
 
     spec: Spec
+    observation_space: gymnasium.Space
+    action_space: gymnasium.Space
+    """Of one environment."""
     shape: tuple[int, int]
+    """(members, environments of each)"""
+    episodes: np.ndarray
+    """Episodes begun in each environment, [member, env]."""
     finished: list[Episode]
     """Episodes that ended, in order; whoever reads them empties the list."""
 
@@ -68,14 +74,12 @@ class Envs(Protocol):
 class HostEnvs:
     """Plain environments, made by a factory, stepped one after the other in this process."""
 
-    def __init__(
-        self, make: Callable[[], gymnasium.Env], seeds: Sequence[int], envs: int, stream: str = "env"
-    ) -> None:
+    def __init__(self, make: Callable[[], gymnasium.Env], seeds: Sequence[int], envs: int, stream: str = "env") -> None:
         self.shape = (len(seeds), envs)
         self._envs = [[make() for _ in range(envs)] for _ in seeds]
         self._seeds, self._stream = list(seeds), stream
         first = self._envs[0][0]
-        self._observation_space, self._action_space = first.observation_space, first.action_space
+        self.observation_space, self.action_space = first.observation_space, first.action_space
         self.spec = spaces.spec_of(first.observation_space, first.action_space)
         self.finished: list[Episode] = []
         self.episodes = np.zeros(self.shape, np.int64)
@@ -88,8 +92,7 @@ class HostEnvs:
         """Begin a new episode everywhere. What was running is cut, as by a time limit."""
         self._over[:] = True
         zero = np.zeros((*self.shape, *self.spec.action.shape), self.spec.action.dtype)
-        stepped = self.step(spaces.empty_batch(self.spec.obs, self.shape), zero)
-        return stepped
+        return self.step(spaces.empty_batch(self.spec.obs, self.shape), zero)
 
     def step(self, obs: Tree, action: np.ndarray) -> Stepped:
         """Take canonical actions [member, env, …]; where an episode is over, reset instead.
@@ -109,12 +112,12 @@ class HostEnvs:
                 if self._over[at]:
                     env_obs = self._reset(env, at)
                 else:
-                    taken = spaces.environment_action(self._action_space, action[at])
+                    taken = spaces.environment_action(self.action_space, action[at])
                     env_obs, r, terminated, truncated, info = env.step(taken)
                     reward[at], discount[at], boundary[at] = r, not terminated, terminated or truncated
                     self._account(at, r, boundary[at], info)
                 try:
-                    spaces.write_observation(self._observation_space, env_obs, next_obs, at)
+                    spaces.write_observation(self.observation_space, env_obs, next_obs, at)
                 except ValueError as error:
                     raise EnvironmentFault(f"{self._whereabouts(at)}: {error}") from None
         self._over = boundary.copy()
@@ -171,11 +174,14 @@ class VectorEnvs:
     def __init__(self, vector: gymnasium.vector.VectorEnv, seed: int) -> None:
         self._vector, self._seed = vector, seed
         self.shape = (1, vector.num_envs)
-        self.spec = spaces.spec_of(vector.single_observation_space, vector.single_action_space)
+        self.observation_space, self.action_space = vector.single_observation_space, vector.single_action_space
+        self.spec = spaces.spec_of(self.observation_space, self.action_space)
         mode = vector.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         self._mode = AutoresetMode(mode) if isinstance(mode, str) else mode
         if not isinstance(self._mode, AutoresetMode):
-            raise ConfigError(f"the vector environment's autoreset_mode is {mode!r}: it must be a gymnasium AutoresetMode")
+            raise ConfigError(
+                f"the vector environment's autoreset_mode is {mode!r}: it must be a gymnasium AutoresetMode"
+            )
         self.finished: list[Episode] = []
         self.episodes = np.zeros(self.shape, np.int64)
         self._total_reward = np.zeros(vector.num_envs)
@@ -197,7 +203,7 @@ class VectorEnvs:
     def step(self, obs: Tree, action: np.ndarray) -> Stepped:
         """Take canonical actions [1, env, …]."""
         vector = self._vector
-        single = [spaces.environment_action(vector.single_action_space, a) for a in action[0]]
+        single = [spaces.environment_action(self.action_space, a) for a in action[0]]
         found, reward, terminated, truncated, info = vector.step(np.stack(single))
         ended, resetting = terminated | truncated, self._over
         boundary = ended & ~resetting
@@ -246,6 +252,6 @@ class VectorEnvs:
 
     def _write(self, single: Any, out: Tree, i: int) -> None:
         try:
-            spaces.write_observation(self._vector.single_observation_space, single, out, (0, i))
+            spaces.write_observation(self.observation_space, single, out, (0, i))
         except ValueError as error:
             raise EnvironmentFault(f"environment {i}, step {self._length[i]}: {error}") from None

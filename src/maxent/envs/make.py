@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -67,8 +68,7 @@ class Factory:
         if isinstance(env, str):
             found = _from_module(env)
             if found is None:
-                limit = {"max_episode_steps": self.max_episode_steps} if self.max_episode_steps else {}
-                return lambda **kwargs: gymnasium.make(env, **limit, **kwargs)
+                return partial(gymnasium.make, env, max_episode_steps=self.max_episode_steps or None)
             env = found
         make = env
 
@@ -95,9 +95,11 @@ class Factory:
 
 
 def _name(env: gymnasium.Env | Callable[..., gymnasium.Env]) -> str:
+    """The id, or `module:Name` where that can be imported again."""
     if isinstance(env, gymnasium.Env):
         return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-    return getattr(env, "__name__", type(env).__name__)
+    name = getattr(env, "__qualname__", type(env).__qualname__)
+    return f"{env.__module__}:{name}" if name.isidentifier() else name.rpartition(".")[2].strip("<>")
 
 
 def _from_module(env: str) -> Callable[..., gymnasium.Env] | None:

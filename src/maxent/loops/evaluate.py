@@ -25,9 +25,7 @@ def evaluate(
     carry = programs.algorithm.initial_carry(programs.config, programs.spec, (members, count))
     stepped, step, missing = envs.reset(), 0, members * episodes
     while missing:
-        action, carry, _ = programs.act(
-            view, carry, stepped.obs, roots, np.uint32(step), explore=explore, name="eval"
-        )
+        action, carry, _ = programs.act(view, carry, stepped.obs, roots, np.uint32(step), explore=explore, name="eval")
         stepped = envs.step(stepped.obs, np.asarray(action))
         step += 1
         for episode in envs.finished:

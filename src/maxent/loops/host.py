@@ -46,14 +46,12 @@ class HostLoop:
         self.view: Tree = programs.view(self.learned.state)
         self.carry: Tree = programs.algorithm.initial_carry(programs.config, programs.spec, (members, count))
         self.ring = ring.empty(programs.spec, ring_rows(config.buffer_size, count), members, count)
-        self.stepped: Stepped | None = None
-        self._learns_from = config.learning_starts
+        self.learns_from = config.learning_starts
         """The step of the first update; later where a resumed run has an empty replay."""
+        self._begin_episodes()
 
     def run(self, total: int, every: int) -> Iterator[Report]:
         """Go on to the step `total`, reporting at every multiple of `every` and at the end."""
-        if self.stepped is None:
-            self.begin_episodes()
         observes = self.programs.observes(self.learned, self.stepped.row)
         while self.step < total:
             target = min(total, (self.step // every + 1) * every)
@@ -61,30 +59,29 @@ class HostLoop:
                 self._iterate(observes)
             yield self._report()
 
-    def begin_episodes(self) -> None:
-        """Reset the environments; an episode that was running is cut, as by a time limit."""
-        self.ring = ring.cut(self.ring)
-        self.stepped = self.envs.reset()
-        self.ring = self.programs.add(self.ring, self.stepped.row)
-
     def resume(self, rows: ring.Ring | None) -> None:
         """Go on from a restored state with the replay that was saved, or, without one, fill a new one first."""
         if rows is not None:
-            self.ring = rows
+            self.ring = ring.cut(rows)
         else:
-            self._learns_from = self.step + self.programs.config.learning_starts
-        self.begin_episodes()
+            self.learns_from = self.step + self.programs.config.learning_starts
+        self._begin_episodes()
+
+    def _begin_episodes(self) -> None:
+        """Reset the environments; an episode that was running is cut, as by a time limit."""
+        self.stepped: Stepped = self.envs.reset()
+        self.ring = self.programs.add(self.ring, self.stepped.row)
 
     def _iterate(self, observes: bool) -> None:
         programs, config, count = self.programs, self.programs.config, self.envs.shape[1]
         obs, step = self.stepped.obs, np.uint32(self.step)
-        learning = self.step >= self._learns_from
+        learning = self.step >= self.learns_from
         if learning:
             action, self.carry, _ = programs.act(self.view, self.carry, obs, self.roots, step, explore=True)
         else:
             action = programs.warm_up(self.roots, step, envs=count)
         action = np.asarray(action)
-        due = updates_due(config.utd, self.step - self._learns_from, count) if learning else 0
+        due = updates_due(config.utd, self.step - self.learns_from, count) if learning else 0
         if due:
             self.learned, self.view = programs.learn(
                 self.learned, self.ring, self.roots, np.uint32(self.updates), count=due

@@ -127,4 +127,3 @@ class Programs:
 
         learned, _ = jax.lax.scan(one, learned, index + jnp.arange(count, dtype=jnp.uint32))
         return learned, jax.vmap(self.algorithm.view)(learned.state)
-

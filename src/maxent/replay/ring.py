@@ -101,9 +101,7 @@ def sample(ring: Ring, keys: Array, batch_size: int, n_step: int, gamma: Array) 
     age, env = drawn // envs, drawn % envs
     whole = ~ring.boundary[row(age), member[..., None], env]
     if n_step > 1:
-        cut = [
-            ring.boundary[row(jnp.minimum(age + i, size - 1)), member[..., None], env] for i in range(1, n_step)
-        ]
+        cut = [ring.boundary[row(jnp.minimum(age + i, size - 1)), member[..., None], env] for i in range(1, n_step)]
         whole &= (age + n_step < size) | jnp.stack(cut).any(0)
     first = whole.argmax(-1, keepdims=True)
     age = jnp.take_along_axis(age, first, -1)[..., 0]

@@ -120,7 +120,9 @@ def load_state(checkpoint: Path, template: Tree) -> Tree:
             )
         leaves.append(jnp.array(array))
     if arrays:
-        raise CheckpointError(f"the checkpoint {checkpoint} has {next(iter(arrays))}, which the config does not ask for")
+        raise CheckpointError(
+            f"the checkpoint {checkpoint} has {next(iter(arrays))}, which the config does not ask for"
+        )
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
@@ -134,7 +136,7 @@ def load_rows(checkpoint: Path, template: Ring) -> Ring | None:
     if saved is None:
         return None
     rows, written = ring.capacity(template), saved["written"]
-    full = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template._replace(written=()))
+    full = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), _arrays(template))
     named = dict(_named_leaves(full))
     for file in saved["files"]:
         arrays = _read(checkpoint.parent / "replay", file)
@@ -143,9 +145,11 @@ def load_rows(checkpoint: Path, template: Ring) -> Ring | None:
         for name, array in named.items():
             found = arrays.get(name)
             if found is None or found.dtype != array.dtype or found.shape != (stop - file["start"], *array.shape[1:]):
-                raise CheckpointError(f"the replay file {file['name']} of {checkpoint} does not fit the environment: {name}")
+                raise CheckpointError(
+                    f"the replay file {file['name']} of {checkpoint} does not fit the environment: {name}"
+                )
             array[at] = found[start - file["start"] :]
-    return jax.tree.map(jnp.array, full._replace(written=np.uint32(written)))
+    return Ring(**jax.tree.map(jnp.array, full), written=jnp.uint32(written))
 
 
 def _save_rows(folder: Path, rows: Ring) -> list[dict[str, Any]]:
@@ -158,7 +162,7 @@ def _save_rows(folder: Path, rows: Ring) -> list[dict[str, Any]]:
         saved = read_manifest(path)["replay"] or {"files": []}
         # The newest file is written again: its last row changes where an episode was cut by a resume.
         known = {(f["start"] // ROWS_PER_FILE, f["stop"]): f for f in saved["files"][:-1]}
-    arrays = [(name, leaf) for name, leaf in _named_leaves(rows._replace(written=()))]
+    arrays = _named_leaves(_arrays(rows))
     files = []
     for number in range(oldest // ROWS_PER_FILE, -(-written // ROWS_PER_FILE)):
         start, stop = max(number * ROWS_PER_FILE, oldest), min((number + 1) * ROWS_PER_FILE, written)
@@ -172,13 +176,18 @@ def _save_rows(folder: Path, rows: Ring) -> list[dict[str, Any]]:
     return files
 
 
+def _arrays(rows: Ring) -> dict[str, Tree]:
+    """Everything of a ring that has an entry a row."""
+    return {name: value for name, value in rows._asdict().items() if name != "written"}
+
+
 def _named_leaves(tree: Tree) -> list[tuple[str, Any]]:
     paths = jax.tree_util.tree_flatten_with_path(tree)[0]
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in paths]
 
 
 def _named(tree: Tree) -> dict[str, np.ndarray]:
-    return {name: np.ascontiguousarray(leaf) for name, leaf in _named_leaves(jax.device_get(tree))}
+    return {name: np.asarray(leaf, order="C") for name, leaf in _named_leaves(jax.device_get(tree))}
 
 
 def _write(path: Path, content: bytes) -> dict[str, Any]:
@@ -203,7 +212,9 @@ def _read(folder: Path, entry: dict[str, Any]) -> dict[str, np.ndarray]:
     path = folder / name
     try:
         if path.stat().st_size != size:
-            raise CheckpointError(f"{path} has {path.stat().st_size} bytes, and its manifest says {size}: it is damaged")
+            raise CheckpointError(
+                f"{path} has {path.stat().st_size} bytes, and its manifest says {size}: it is damaged"
+            )
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None

@@ -40,6 +40,21 @@ class Progress(NamedTuple):
     """One a member: step, returns, losses, …; an empty text where there is no number yet."""
 
 
+class Evaluation(NamedTuple):
+    """Some episodes of one member."""
+
+    mean_return: float
+    std_return: float
+    returns: list[float]
+    lengths: list[int]
+
+    @classmethod
+    def of(cls, episodes: Sequence[Episode]) -> "Evaluation":
+        """The statistics of these episodes."""
+        returns = [e.total_reward for e in episodes]
+        return cls(float(np.mean(returns)), float(np.std(returns)), returns, [e.length for e in episodes])
+
+
 Callback = Callable[[Progress], bool | None]
 """Called at every report; False stops the training."""
 
@@ -83,7 +98,7 @@ class Driver:
         try:
             finished = self._learn(total, callbacks, loggers)
         finally:
-            if self.path is not None and self.loop.stepped is not None:
+            if self.path is not None:
                 self.save(self.path)
             for logger in loggers:
                 logger.close()
@@ -114,6 +129,7 @@ class Driver:
         counters = {
             "step": self.loop.step,
             "updates": self.loop.updates,
+            "learns_from": self.loop.learns_from,
             "wall_time": self.wall_time,
             "env_episodes": np.asarray(self.envs.episodes).tolist(),
             "episodes": self._episodes,
@@ -139,17 +155,18 @@ class Driver:
         loop.learned = checkpoint.load_state(found[-1], loop.learned)
         loop.view = self.programs.view(loop.learned.state)
         loop.step, loop.updates = counters["step"], counters["updates"]
-        rows = checkpoint.load_rows(found[-1], loop.ring)
-        loop.resume(rows)
+        loop.learns_from = counters["learns_from"]
         self.envs.episodes[:] = counters["env_episodes"]
+        loop.resume(checkpoint.load_rows(found[-1], loop.ring))
         self.wall_time, self._episodes = counters["wall_time"], counters["episodes"]
         self.best = [-np.inf if b is None else b for b in counters["best"]]
         self._recent = [deque((Episode(*e) for e in own), maxlen=WINDOW) for own in counters["recent"]]
 
     def continue_files(self) -> None:
-        """Cut the CSV files back to this step, so that a continued run continues its curves."""
-        for name in (folder.PROGRESS, folder.EVALUATIONS):
-            cut_back(self.path / name, self.loop.step)
+        """Cut the run's CSV files back to this step, so that a continued run continues its curves."""
+        if self.path is not None:
+            for name in (folder.PROGRESS, folder.EVALUATIONS):
+                cut_back(self.path / name, self.loop.step)
 
     def _learn(self, total: int, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> bool:
         config, every = self.config, self.config.log_every
@@ -165,16 +182,17 @@ class Driver:
                 logger.progress(rows)
             self._warn_of_scale(rows)
             ends = report.step >= total
-            if self.path is not None and (_passed(config.eval_every, before, step) or ends):
-                self._evaluate_and_keep_best(loggers)
-            if self.path is not None and _passed(config.checkpoint_every, before, step) and not ends:
-                self.save(self.path)
+            if self.path is not None:
+                if ends or _passed(config.eval_every, before, step):
+                    self._evaluate_and_keep_best(self.path, loggers)
+                if not ends and _passed(config.checkpoint_every, before, step):
+                    self.save(self.path)
             if any([callback(Progress(step, total, rows)) is False for callback in callbacks]):
                 return False
             started = time.monotonic()
         return True
 
-    def _evaluate_and_keep_best(self, loggers: Sequence[Logger]) -> None:
+    def _evaluate_and_keep_best(self, path: Path, loggers: Sequence[Logger]) -> None:
         played = self.evaluate(self.config.eval_episodes)
         rows = [
             {
@@ -189,7 +207,7 @@ class Driver:
         means = [float(np.mean([e.total_reward for e in own])) for own in played]
         if np.mean(means) > np.mean(self.best):
             self.best = means
-            self.save(self.path, "best")
+            self.save(path, "best")
 
     def _rows(self, report: Report, steps_per_second: float) -> list[Row]:
         for episode in report.episodes:
@@ -214,7 +232,7 @@ class Driver:
         return rows
 
     def _metrics(self, report: Report, member: int) -> Row:
-        """Every metric's number, or an empty text before the first update; vectors as name_0, name_1, …"""
+        """Every metric's number, or an empty text before the first update; vectors as name_0, name_1 and so on."""
         row: Row = {}
         for name, total in self.loop.learned.totals.items():
             value = report.metrics[name][member] if report.metrics else np.full(total.shape[1:], np.nan)

@@ -1,14 +1,14 @@
 """The run folder: what a run leaves behind, and all that is needed to continue or repeat it.
 
-    runs/<env>/<algorithm>/<name>/
-      config.toml        every setting, resolved: tables [train], [env] and one named after the algorithm
-      run.json           versions, machine, git revision, the exact commands
-      progress.csv       a row a period and member
-      evaluations.csv    a row an evaluation episode
-      tensorboard/       the same under the names that Stable-Baselines3's users know
-      checkpoints/       see maxent.run.checkpoint
-      videos/
-      curve.png
+runs/<env>/<algorithm>/<name>/
+  config.toml        every setting, resolved: tables [train], [env] and one named after the algorithm
+  run.json           versions, machine, git revision, the exact commands
+  progress.csv       a row a period and member
+  evaluations.csv    a row an evaluation episode
+  tensorboard/       the same under the names that Stable-Baselines3's users know
+  checkpoints/       see maxent.run.checkpoint
+  videos/
+  curve.png
 """
 
 import importlib.metadata
@@ -46,7 +46,9 @@ def choose(config: TrainConfig, out: str = "", root: str = "runs") -> Path:
     if out:
         path = Path(out)
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
-            raise ConfigError(f"the folder {out} is not empty: choose another, or continue its run with `maxent resume {out}`")
+            raise ConfigError(
+                f"the folder {out} is not empty: choose another, or continue its run with `maxent resume {out}`"
+            )
         return path
     env = config.env.replace("/", "-").replace(":", "-")
     name = f"seed-{config.seed}" if config.seeds == 1 else f"seeds-{config.seed}-{config.seed + config.seeds - 1}"
@@ -58,9 +60,16 @@ def choose(config: TrainConfig, out: str = "", root: str = "runs") -> Path:
 def create(path: Path, config: TrainConfig, settings: Any, env_kwargs: Mapping[str, Any]) -> None:
     """Make the folder with its config and its record of origin."""
     path.mkdir(parents=True, exist_ok=True)
-    tables = {"train": asdict(config), "env": dict(env_kwargs), config.algo: asdict(settings)}
-    (path / CONFIG).write_text(tomli_w.dumps(tables), encoding="utf-8")
+    write_config(path, config, settings, env_kwargs)
     record_command(path)
+
+
+def write_config(path: Path, config: TrainConfig, settings: Any, env_kwargs: Mapping[str, Any]) -> None:
+    """Write config.toml, or replace it at once by another."""
+    tables = {"train": asdict(config), "env": dict(env_kwargs), config.algo: asdict(settings)}
+    aside = path / f".{CONFIG}.partial"
+    aside.write_text(tomli_w.dumps(tables), encoding="utf-8")
+    aside.replace(path / CONFIG)
 
 
 def record_command(path: Path) -> None:
@@ -94,6 +103,9 @@ def read(path: str | Path) -> tuple[TrainConfig, Any, dict[str, Any]]:
 
 def from_tables(tables: Mapping[str, Any], where: str) -> tuple[TrainConfig, Any, dict[str, Any]]:
     """The settings in the tables of a config file, checked; see `read`."""
+    for name, table in tables.items():
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"{where} has {name} outside a table: expected are [train], [env] and the algorithm's")
     train = build(TrainConfig, tables.get("train", {}), f"{where} [train]")
     entry = registry.entry(train.algo)
     unknown = [name for name in tables if name not in ("train", "env", train.algo)]

@@ -25,9 +25,7 @@ TWO_PASSAGES = (
 def random_mdp(num_states: int, num_actions: int, discount: float = 0.95, seed: int = 0) -> MDP:
     """An MDP without structure or end: rows uniform on the simplex, standard normal rewards."""
     if num_states < 1 or num_actions < 1:
-        raise ConfigError(
-            f"{num_states} states and {num_actions} actions asked for; expected at least 1 each"
-        )
+        raise ConfigError(f"{num_states} states and {num_actions} actions asked for; expected at least 1 each")
     rng = np.random.default_rng(seed)
     return MDP(
         transition=rng.dirichlet(np.ones(num_states), (num_states, num_actions)),
@@ -70,9 +68,7 @@ def gridworld(
     """
     rows = [list(row) for row in layout]
     if not rows or not rows[0] or any(len(row) != len(rows[0]) for row in rows):
-        raise ConfigError(
-            "layout is empty or its rows differ in length; expected a rectangle of S, G, # and ."
-        )
+        raise ConfigError("layout is empty or its rows differ in length; expected a rectangle of S, G, # and .")
     cells = np.array(rows)
     unknown = set("".join(layout)) - set("SG#.")
     if unknown or "S" not in cells:

@@ -135,9 +135,7 @@ def _entry(name: str, index: tuple[int, ...]) -> str:
     return f"{name}[{', '.join(map(str, index))}]" if index else name
 
 
-def _check_terminal(
-    value: NDArray[np.bool_], transition: Array, reward: Array, initial: Array
-) -> NDArray[np.bool_]:
+def _check_terminal(value: NDArray[np.bool_], transition: Array, reward: Array, initial: Array) -> NDArray[np.bool_]:
     terminal: NDArray[np.bool_] = np.array(value)
     states = transition.shape[0]
     if terminal.dtype != bool or terminal.shape not in ((), (states,)):

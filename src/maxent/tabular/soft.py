@@ -93,9 +93,7 @@ def soft_value_iterates(mdp: MDP, temperature: float, value: ArrayLike | None = 
     `error_bound` is the distance to the optimum.
     """
     temperature = check_temperature(temperature)
-    return _value_iterates(
-        mdp, value, lambda q: (boltzmann_policy(q, temperature), log_partition(q, temperature))
-    )
+    return _value_iterates(mdp, value, lambda q: (boltzmann_policy(q, temperature), log_partition(q, temperature)))
 
 
 def soft_value_iteration(
@@ -185,14 +183,14 @@ def zero_temperature(mdp: MDP, tolerance: float = 1e-10, max_iterations: int = 1
     return _until(mdp, iterates, tolerance, max_iterations)
 
 
-def infinite_temperature(mdp: MDP, tolerance: float = 1e-10, max_iterations: int = 1_000_000) -> Solution:
+def infinite_temperature(mdp: MDP, tolerance: float = 1e-10, max_iterations: int = 1000) -> Solution:
     """The limit α → ∞: the policy of most discounted entropy; values are V/α and Q/α, in nats.
 
     It is the uniform policy where nothing is terminal. Where episodes end it prefers to go on, since an ended
     one earns no more entropy. For every α and s, |V*_α(s)/α - V_∞(s)| ≤ max|r|·h(s)/α.
     """
     unpaid = replace(mdp, reward=np.zeros_like(mdp.reward))
-    return soft_value_iteration(unpaid, 1.0, tolerance, max_iterations)
+    return soft_policy_iteration(unpaid, 1.0, tolerance, max_iterations)
 
 
 def state_occupancy(mdp: MDP, policy: ArrayLike) -> Array:

@@ -1,0 +1,243 @@
+"""The object most people use: `SAC("Pendulum-v1").learn(20_000)`.
+
+It is a face of the same driver as the command, with the method names that Stable-Baselines3's users know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import gymnasium
+import jax
+import numpy as np
+
+from maxent import registry
+from maxent.config import TrainConfig, build
+from maxent.envs import spaces
+from maxent.envs.host import VectorEnvs
+from maxent.envs.make import Factory
+from maxent.errors import ConfigError
+from maxent.run import folder
+from maxent.run.driver import Callback, Driver, Evaluation
+from maxent.types import Tree
+
+VECTOR_KWARGS = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers")
+"""What `gymnasium.make_vec` adds to the arguments of one environment."""
+AnyEnv = str | gymnasium.Env | gymnasium.vector.VectorEnv | Callable[..., gymnasium.Env]
+
+
+class Agent:
+    """A policy that learns on an environment. Use a subclass: `maxent.SAC`, for one.
+
+    Args:
+        env: A Gymnasium id, `module:Name`, a class or factory, an environment, or a Gymnasium vector environment.
+        seed: Everything random follows from it.
+        seeds: Members, trained side by side with the seeds seed, seed + 1, …
+        envs: Environments of each member; a vector environment brings its own number.
+        env_kwargs: Arguments of the environment's constructor.
+        max_episode_steps: Time limit of an episode; 0 keeps the environment's own.
+        out: A run folder to write while learning: curves, evaluations, checkpoints. Without, nothing is written.
+        settings: The algorithm's numbers, as in its config class.
+
+    Raises:
+        ConfigError: where a setting is unknown or out of range, or does not fit the environment.
+    """
+
+    algorithm: ClassVar[str]
+
+    def __init__(
+        self,
+        env: AnyEnv,
+        *,
+        seed: int = 0,
+        seeds: int = 1,
+        envs: int = 1,
+        env_kwargs: Mapping[str, Any] | None = None,
+        max_episode_steps: int = 0,
+        out: str | Path | None = None,
+        **settings: Any,
+    ) -> None:
+        config = build(registry.entry(self.algorithm).config, settings, type(self).__name__)
+        values = {"seed": seed, "seeds": seeds, "envs": envs, "max_episode_steps": max_episode_steps}
+        self._env_kwargs = dict(env_kwargs or {})
+        self._open(
+            env, build(TrainConfig, {"env": "", "algo": self.algorithm} | values, type(self).__name__), config, out
+        )
+
+    def _open(self, env: AnyEnv, config: TrainConfig, settings: Any, out: str | Path | None) -> None:
+        vector = None
+        if isinstance(env, gymnasium.vector.VectorEnv):
+            if config.seeds > 1:
+                raise ConfigError(
+                    f"a vector environment serves one member and seeds is {config.seeds}: pass its id instead"
+                )
+            vector, env = env, _single(env)
+            config = replace(config, envs=vector.num_envs)
+        factory = Factory(env, self._env_kwargs, config.max_episode_steps)
+        config = replace(config, env=factory.name if vector is None or vector.spec is None else vector.spec.id)
+        path = None if out is None else folder.choose(config, str(out))
+        envs = None if vector is None else VectorEnvs(vector, config.seed)
+        self._driver = Driver(config, settings, factory, envs, path)
+        self._predictions = 0
+        if path is not None:
+            folder.create(path, config, settings, self._env_kwargs)
+
+    @property
+    def config(self) -> Any:
+        """The algorithm's settings."""
+        return self._driver.settings
+
+    @property
+    def observation_space(self) -> gymnasium.Space:
+        """Of one environment."""
+        return self._driver.envs.observation_space
+
+    @property
+    def action_space(self) -> gymnasium.Space:
+        """Of one environment."""
+        return self._driver.envs.action_space
+
+    @property
+    def num_timesteps(self) -> int:
+        """Environment steps of each member so far."""
+        return self._driver.loop.step
+
+    def learn(
+        self, total_timesteps: int, callback: Callback | Sequence[Callback] = (), progress_bar: bool = False
+    ) -> Self:
+        """Learn for that many more environment steps of each member; the agent itself.
+
+        A callback is called at every report (each 1,000 steps) with a `Progress` and stops the training by returning
+        False.
+        """
+        if total_timesteps < 1:
+            raise ConfigError(f"total_timesteps is {total_timesteps}: it must be at least 1")
+        total = self._driver.loop.step + total_timesteps
+        callbacks = [callback] if callable(callback) else list(callback)
+        if not progress_bar:
+            self._driver.learn(total, callbacks)
+            return self
+        from maxent.run.console import ProgressBar
+
+        with ProgressBar(total, self._driver.loop.step) as bar:
+            self._driver.learn(total, [*callbacks, bar])
+        return self
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+        *,
+        member: int = 0,
+    ) -> tuple[Any, Any]:
+        """The action for one observation or a batch of them, in the environment's own form, and the state passed in.
+
+        A batch has one more leading axis than the observation space, in every array of a dictionary. Without
+        `deterministic` the action is a sample, from a stream of its own. `state` and `episode_start` are those of
+        policies with a memory, which this one is not.
+
+        Raises:
+            ConfigError: where the observation does not fit the observation space.
+        """
+        count = _batch_size(self.observation_space, observation)
+        singles = [observation] if count is None else [_nth(observation, i) for i in range(count)]
+        driver, programs = self._driver, self._driver.programs
+        obs = spaces.empty_batch(programs.spec.obs, (1, len(singles)))
+        try:
+            for i, single in enumerate(singles):
+                spaces.write_observation(self.observation_space, single, obs, (0, i))
+        except ValueError as error:
+            raise ConfigError(f"predict: {error}") from None
+        view = jax.tree.map(lambda x: x[member : member + 1], driver.loop.view)
+        roots = driver.loop.roots[member : member + 1]
+        carry = programs.algorithm.initial_carry(programs.config, programs.spec, (1, len(singles)))
+        action, _, _ = programs.act(
+            view, carry, obs, roots, np.uint32(self._predictions), explore=not deterministic, name="predict"
+        )
+        self._predictions += 1
+        actions = [spaces.environment_action(self.action_space, a) for a in np.asarray(action)[0]]
+        return (actions[0] if count is None else np.stack(actions)), state
+
+    def evaluate(
+        self, n_episodes: int = 10, *, deterministic: bool = True, seed: int | None = None, member: int = 0
+    ) -> Evaluation:
+        """Play that many episodes in environments of their own; learning does not notice."""
+        if n_episodes < 1:
+            raise ConfigError(f"n_episodes is {n_episodes}: it must be at least 1")
+        return Evaluation.of(self._driver.evaluate(n_episodes, seed, explore=not deterministic)[member])
+
+    def save(self, path: str | Path) -> None:
+        """Write the whole agent, replay included, into a new or empty folder, which `maxent resume` continues too."""
+        target = folder.choose(self._driver.config, str(path))
+        folder.create(target, self._driver.config, self._driver.settings, self._env_kwargs)
+        self._driver.save(target)
+
+
+class SAC(Agent):
+    """Soft Actor-Critic (arXiv 1812.05905); its settings are those of `maxent.config.SACConfig`."""
+
+    algorithm = "sac"
+
+
+CLASSES: dict[str, type[Agent]] = {"sac": SAC}
+
+
+def load(path: str | Path, env: AnyEnv | None = None, *, best: bool = False) -> Agent:
+    """The agent of a run folder or of `Agent.save`, at its last or its best checkpoint.
+
+    Args:
+        path: The folder.
+        env: The environment to go on with, where it is not to be made from the name in the run's config.
+        best: Take the checkpoint of the best evaluation, which has no replay, instead of the last.
+
+    Raises:
+        ConfigError: where the folder is no run, or its environment cannot be made.
+        CheckpointError: where its checkpoint is missing or damaged.
+    """
+    config, settings, env_kwargs = folder.read(path)
+    agent = object.__new__(CLASSES[config.algo])
+    agent._env_kwargs = env_kwargs
+    agent._open(config.env if env is None else env, config, settings, None)
+    agent._driver.restore(Path(path), best)
+    return agent
+
+
+def _single(vector: gymnasium.vector.VectorEnv) -> str | Callable[..., gymnasium.Env]:
+    """What makes one environment like those of a vector environment."""
+    if vector.spec is not None:
+        kwargs = {name: value for name, value in vector.spec.kwargs.items() if name not in VECTOR_KWARGS}
+        return partial(gymnasium.make, vector.spec.id, **kwargs)
+
+    def unknown(**kwargs: Any) -> gymnasium.Env:
+        raise ConfigError("an evaluation needs one environment by itself: pass an id or a class instead of a vector")
+
+    return unknown
+
+
+def _batch_size(space: gymnasium.Space, observation: Any) -> int | None:
+    """How many observations there are, None for a single one without a batch axis."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        if not isinstance(observation, Mapping) or not space.spaces.keys() <= observation.keys():
+            raise ConfigError(f"predict: the observation must be a dictionary with the keys {list(space.spaces)}")
+        key = next(iter(space.spaces))
+        return _batch_size(space.spaces[key], observation[key])
+    found = np.shape(observation)
+    if found == space.shape:
+        return None
+    if found[1:] == space.shape and found:
+        return found[0]
+    raise ConfigError(
+        f"predict: the observation has shape {found}: it must be {space.shape}, or that with a batch axis in front"
+    )
+
+
+def _nth(observation: Tree, i: int) -> Tree:
+    if isinstance(observation, Mapping):
+        return {key: _nth(value, i) for key, value in observation.items()}
+    return observation[i]

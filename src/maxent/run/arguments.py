@@ -1,0 +1,128 @@
+"""Words of the command line → an object of a dataclass whose fields are its options.
+
+tyro knows the options and writes the help, from the sentences under the fields. Values are read as TOML and checked by
+`maxent.config`, so that the command line and config files take the same and complain alike, in one line.
+"""
+
+import contextlib
+import io
+import json
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from maxent.config import build, parse_value, suggestion
+from maxent.errors import ConfigError
+
+
+def read(
+    cls: type, words: Sequence[str], command: str, default: Any = None, extra: Mapping[str, Any] | None = None
+) -> Any:
+    """An object of the class from the words that follow `maxent COMMAND`; what is absent is as in `default`.
+
+    `extra` are values that were read already, by field.
+
+    Raises:
+        ConfigError: in one line, on anything that cannot be understood or is out of range.
+        SystemExit: after help.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            parsed, unknown = tyro.cli(
+                cls,
+                prog=f"maxent {command}",
+                args=words,
+                default=tyro.MISSING_NONPROP if default is None else default,
+                config=(tyro.conf.FlagCreatePairsOff,) if default is None else (),
+                registry=_VALUES,
+                return_unknown_args=True,
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise ConfigError(_plain(command, complaint.getvalue())) from None
+    if unknown:
+        raise ConfigError(_unknown(command, unknown[0], parsed))
+    return build(cls, vars(parsed) | dict(extra or {}), command)
+
+
+def option(words: Sequence[str], name: str) -> str:
+    """The last word that follows --name, empty without one."""
+    found = ""
+    for word, following in zip(words, [*words[1:], ""]):
+        if word == f"--{name}":
+            found = following
+        elif word.startswith(f"--{name}="):
+            found = word.partition("=")[2]
+    return found
+
+
+def take_table(words: Sequence[str], table: str) -> tuple[list[str], dict[str, Any]]:
+    """The words without --table.KEY VALUE and --table.KEY=VALUE, and these, whatever the keys are."""
+    rest, taken, todo = list[str](), dict[str, Any](), iter(words)
+    for word in todo:
+        if not word.startswith(f"--{table}."):
+            rest.append(word)
+            continue
+        key, equals, value = word.removeprefix(f"--{table}.").partition("=")
+        following = value if equals else next(todo, None)
+        if not key or following is None:
+            raise ConfigError(f"{word} needs a value: --{table}.KEY VALUE")
+        taken[key.replace("-", "_")] = parse_value(following)
+    return rest, taken
+
+
+def _unknown(command: str, word: str, parsed: Any) -> str:
+    """The complaint about a word that no option took."""
+    if not word.startswith("-"):
+        return f"{command} does not expect {word!r}; see `maxent {command} --help`"
+    table, dot, name = word.lstrip("-").partition("=")[0].replace("-", "_").rpartition(".")
+    config = getattr(parsed, table, None) if dot else parsed
+    if not is_dataclass(config):
+        return f"{command} has no options --{table}.KEY; see `maxent {command} --help`"
+    start = f"--{table}." if dot else "--"
+    known = [f"{start}{f.name}".replace("_", "-") for f in fields(config)]
+    return f"{command} has no option {word}{suggestion(f'{start}{name}'.replace('_', '-'), known)}"
+
+
+def _plain(command: str, complaint: str) -> str:
+    """What tyro says in a box, in one line."""
+    words = " ".join(re.sub(r"\x1b\[[0-9;]*m|[─-╿]", " ", complaint).split())
+    if found := re.search(r"Missing value for argument '([^']+)'", words):
+        return f"{command} needs a value after {found[1]}"
+    if found := re.search(r"Missing from [^:]*: (\S+)", words):
+        return f"{command} needs {found[1]}; see `maxent {command} --help`"
+    return f"{command}: {words.partition(' For full helptext')[0]}"
+
+
+def _value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """How an option's word becomes a value: as in a config file. Texts and lists of texts are left to tyro."""
+    if info.type is str or typing.get_args(info.type)[:1] == (str,) or is_dataclass(info.type):
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=_kind(info.type),
+        instance_from_str=lambda words: parse_value(words[0]),
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [value if isinstance(value, str) else json.dumps(value)],
+    )
+
+
+def _kind(hint: Any) -> str:
+    """What stands for an option's value in the help."""
+    if typing.get_origin(hint) is Literal:
+        return "|".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple:
+        return "[INT, …]"
+    names = {int: "INT", float: "FLOAT", bool: "true|false"}
+    return names.get(hint) or "|".join(_kind(part) for part in typing.get_args(hint))
+
+
+_VALUES = ConstructorRegistry()
+_VALUES.primitive_rule(_value)

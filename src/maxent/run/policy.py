@@ -1,0 +1,71 @@
+"""A trained policy that only acts: no loop and no replay, so it loads at once and needs little memory."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import jax
+
+from maxent import registry, streams
+from maxent.envs import spaces
+from maxent.envs.host import Episode, HostEnvs
+from maxent.envs.make import Factory
+from maxent.errors import CheckpointError, ConfigError
+from maxent.loops.evaluate import PARALLEL, evaluate
+from maxent.loops.programs import Programs
+from maxent.run import checkpoint, folder
+from maxent.types import Tree
+
+
+class Policy:
+    """One member of a run as it was at a checkpoint."""
+
+    def __init__(self, programs: Programs, view: Tree, factory: Factory, seed: int, step: int) -> None:
+        self.programs, self.view, self.factory = programs, view, factory
+        self.seed, self.step = seed, step
+
+    def play(
+        self,
+        episodes: int,
+        seed: int | None = None,
+        explore: bool = False,
+        make: Callable[[], gymnasium.Env] | None = None,
+        parallel: int = PARALLEL,
+    ) -> list[Episode]:
+        """So many episodes, a function of the seed alone; without one, those that the run's own evaluations play.
+
+        `make` replaces the environments by others with the same spaces: such as show or record what happens.
+        """
+        seeds = [self.seed if seed is None else seed]
+        envs = HostEnvs(make or self.factory, seeds, min(episodes, parallel), stream="eval")
+        try:
+            return evaluate(self.programs, self.view, envs, streams.roots(seeds), episodes, explore)[0]
+        finally:
+            envs.close()
+
+
+def load(path: str | Path, best: bool = False, member: int = 0, env_kwargs: Mapping[str, Any] | None = None) -> Policy:
+    """A member's policy at the last or best checkpoint of a run, for its environment with other arguments if given.
+
+    Raises:
+        ConfigError: where the folder is no run, or has no such member.
+        CheckpointError: where there is no checkpoint, or it is damaged or of another version.
+    """
+    config, settings, kwargs = folder.read(path)
+    if member >= config.seeds:
+        raise ConfigError(f"{path} has no member {member}: its members are numbered from 0 to {config.seeds - 1}")
+    found = checkpoint.find(Path(path) / folder.CHECKPOINTS, "best" if best else "step")
+    if not found:
+        raise CheckpointError(f"{path} has no {'best' if best else 'last'} checkpoint")
+    step = checkpoint.read_manifest(found[-1])["step"]
+    factory = Factory(config.env, kwargs | dict(env_kwargs or {}), config.max_episode_steps)
+    env = factory()
+    programs = Programs(
+        registry.algorithm(config.algo), settings, spaces.spec_of(env.observation_space, env.action_space)
+    )
+    env.close()
+    seeds = range(config.seed, config.seed + config.seeds)
+    template = jax.eval_shape(lambda roots: programs.init(roots, {}), streams.roots(seeds))
+    view = programs.view(checkpoint.load_state(found[-1], template).state)
+    return Policy(programs, jax.tree.map(lambda x: x[member : member + 1], view), factory, seeds[member], step)

@@ -1,0 +1,89 @@
+"""Environments so small that their values are known. All show one-hot states of three and take one action in [-1, 1]."""
+
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+STATES = 3
+LONG = 20
+"""Where an episode has no end of its own but a time limit: no multiple of any probe's period."""
+
+
+class Probe(gymnasium.Env):
+    """A walk over states that the action does not change; `reward` may depend on it."""
+
+    first: ClassVar[int] = 0
+    successor: ClassVar[dict[int, int | None]]
+    """Where each state leads; None ends the episode there."""
+
+    observation_space = spaces.Box(0, 1, (STATES,), np.float32)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def reward(self, state: int, action: float) -> float:
+        return 1.0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.state = self.first
+        return one_hot(self.state), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        reward, to = self.reward(self.state, float(action[0])), self.successor[self.state]
+        self.state = self.state if to is None else to
+        return one_hot(self.state), reward, to is None, False, {}
+
+
+class Constant(Probe):
+    """A reward of 1 for ever: worth 1 / (1 - γ), wherever a time limit cuts."""
+
+    successor: ClassVar = {0: 0}
+
+
+class Alternating(Probe):
+    """Two states in turn, of which only the first pays: worth 1 / (1 - γ²) and γ / (1 - γ²).
+
+    Cut after an odd number of steps it stands in the second state, so that neither what ends there (a worth of 0) nor
+    the state after the reset can be mistaken for the successor.
+    """
+
+    successor: ClassVar = {0: 1, 1: 0}
+
+    def reward(self, state: int, action: float) -> float:
+        return float(state == 0)
+
+
+class OneStep(Probe):
+    """It ends at once: worth its reward."""
+
+    successor: ClassVar = {0: None}
+
+
+class Terminating(Probe):
+    """Three steps of 1 and an end: worth 1 + γ + γ², 1 + γ, 1."""
+
+    successor: ClassVar = {0: 1, 1: 2, 2: None}
+
+
+class Delayed(Probe):
+    """Nothing, then 1 and the end: worth γ, 1."""
+
+    successor: ClassVar = {0: 1, 1: None}
+
+    def reward(self, state: int, action: float) -> float:
+        return float(state == 1)
+
+
+class Target(Probe):
+    """It ends at once and pays 1 for an action of 0.4, less the squared distance: worth that, of any policy."""
+
+    successor: ClassVar = {0: None}
+    best: ClassVar[float] = 0.4
+
+    def reward(self, state: int, action: float) -> float:
+        return 1 - (action - self.best) ** 2
+
+
+def one_hot(state: int) -> np.ndarray:
+    return np.eye(STATES, dtype=np.float32)[state]

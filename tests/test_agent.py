@@ -1,0 +1,156 @@
+"""The Python object: Stable-Baselines3's signatures, every kind of environment, saving and loading."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from numpy.testing import assert_array_equal
+
+import maxent
+from maxent.agent import CLASSES
+from maxent.registry import ALGORITHMS
+
+TINY = {"hidden_sizes": (8,), "learning_starts": 20, "batch_size": 8, "buffer_size": 500}
+
+
+class Thermostat(gymnasium.Env):
+    """Observations in a dictionary, actions from 0 to 30 degrees; rewarded for 20. Ends after ten steps."""
+
+    observation_space = spaces.Dict({"room": spaces.Box(-50, 50, (2,)), "mode": spaces.Discrete(3, start=1)})
+    action_space = spaces.Box(0.0, 30.0, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._obs(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.steps += 1
+        return self._obs(), -abs(float(action[0]) - 20.0), False, self.steps == 10, {"is_success": self.steps == 10}
+
+    def _obs(self):
+        return {"room": self.np_random.normal(size=2), "mode": int(self.np_random.integers(1, 4))}
+
+
+@pytest.fixture(scope="module")
+def agent():
+    return maxent.SAC(Thermostat, seed=3, **TINY).learn(60)
+
+
+def test_every_algorithm_has_a_public_class_of_its_name():
+    assert CLASSES.keys() == ALGORITHMS.keys()
+    for name, cls in CLASSES.items():
+        assert cls.algorithm == name and getattr(maxent, cls.__name__) is cls
+
+
+def test_predict_takes_one_observation_or_a_batch(agent):
+    one = agent.observation_space.sample()
+    batch = {key: np.stack([one[key]] * 4) for key in one}
+    action, state = agent.predict(one, deterministic=True)
+    actions, _ = agent.predict(batch, state="kept", episode_start=np.ones(4, bool), deterministic=True)
+    assert agent.action_space.contains(action) and state is None
+    assert actions.shape == (4, 1)
+    np.testing.assert_allclose(actions, np.stack([action] * 4), rtol=1e-5)
+
+
+def test_predict_samples_differently_each_time_and_within_the_bounds(agent):
+    one = agent.observation_space.sample()
+    drawn = [agent.predict(one)[0] for _ in range(20)]
+    assert len({float(action[0]) for action in drawn}) > 10
+    assert all(agent.action_space.contains(action) for action in drawn)
+
+
+@pytest.mark.parametrize(
+    "observation",
+    [
+        {"room": np.zeros(3), "mode": 1},
+        {"room": np.zeros(2)},
+        {"room": np.zeros(2), "mode": 4},
+        {"room": np.array([np.nan, 0.0]), "mode": 1},
+        np.zeros(2),
+    ],
+)
+def test_predict_refuses_what_does_not_fit(agent, observation):
+    with pytest.raises(maxent.ConfigError, match="predict"):
+        agent.predict(observation)
+
+
+def test_save_and_load_give_the_same_actions_and_learn_on(agent, tmp_path):
+    agent.save(tmp_path / "saved")
+    loaded = maxent.load(tmp_path / "saved", env=Thermostat)
+    one = agent.observation_space.sample()
+    assert_array_equal(agent.predict(one, deterministic=True)[0], loaded.predict(one, deterministic=True)[0])
+    assert loaded.num_timesteps == 60 and loaded.config == agent.config
+    assert loaded.learn(10).num_timesteps == 70
+    with pytest.raises(maxent.ConfigError, match="not empty"):
+        agent.save(tmp_path / "saved")
+
+
+def test_evaluation_plays_as_many_episodes_as_asked_and_repeats_itself(agent):
+    first, again = agent.evaluate(3), agent.evaluate(3)
+    assert first == again and len(first.returns) == 3 and first.lengths == [10, 10, 10]
+    assert first.mean_return == np.mean(first.returns)
+    assert agent.evaluate(3, seed=99).returns != first.returns or agent.evaluate(3, seed=98).returns != first.returns
+
+
+def test_learning_is_the_same_in_two_pieces_as_in_one():
+    whole = maxent.SAC(Thermostat, seed=1, **TINY).learn(50)
+    pieces = maxent.SAC(Thermostat, seed=1, **TINY).learn(30).learn(20)
+    one = whole.observation_space.sample()
+    assert_array_equal(whole.predict(one, deterministic=True)[0], pieces.predict(one, deterministic=True)[0])
+
+
+def test_a_callback_sees_progress_and_can_stop():
+    seen = []
+    agent = maxent.SAC(Thermostat, **TINY)
+    agent.learn(5000, callback=lambda progress: seen.append(progress.step) or progress.step < 2000)
+    assert seen == [1000, 2000] and agent.num_timesteps == 2000
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        "Pendulum-v1",
+        Thermostat,
+        lambda: gymnasium.make("Pendulum-v1"),
+        Thermostat(),
+        gymnasium.make("Pendulum-v1"),
+        gymnasium.make_vec("Pendulum-v1", 2),
+    ],
+    ids=["id", "class", "factory", "instance", "made instance", "vector"],
+)
+def test_every_kind_of_environment_learns_and_evaluates(env):
+    agent = maxent.SAC(env, **TINY).learn(40)
+    assert agent.num_timesteps == 40
+    assert len(agent.evaluate(2).returns) == 2
+
+
+def test_members_are_seeds_side_by_side():
+    pair = maxent.SAC(Thermostat, seed=5, seeds=2, **TINY).learn(30)
+    one = pair.observation_space.sample()
+    alone = maxent.SAC(Thermostat, seed=6, **TINY).learn(30)
+    np.testing.assert_allclose(
+        pair.predict(one, deterministic=True, member=1)[0], alone.predict(one, deterministic=True)[0], rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: maxent.SAC("Pendulm-v1"), "did you mean Pendulum-v1"),
+        (lambda: maxent.SAC("CartPole-v1"), "discrete actions"),
+        (lambda: maxent.SAC(Thermostat, gama=0.9), "did you mean gamma"),
+        (lambda: maxent.SAC(Thermostat, learning_rate=-1.0), "at least 0"),
+        (lambda: maxent.SAC(Thermostat, batch_size=64, buffer_size=32), "a batch must fit"),
+        (lambda: maxent.SAC(Thermostat, seeds=0), "at least 1"),
+        (lambda: maxent.SAC(Thermostat, hidden_sizes=(8, 0)), "at least one unit"),
+        (lambda: maxent.SAC(Thermostat, **TINY).learn(0), "at least 1"),
+        (lambda: maxent.SAC(gymnasium.make_vec("Pendulum-v1", 2), seeds=2), "one member"),
+        (lambda: maxent.load("no-such-run"), "is no run"),
+    ],
+)
+def test_errors_are_one_line_and_say_what_to_do(make, message):
+    with pytest.raises(maxent.MaxentError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,467 @@
+"""Checkpoints: what is loaded is what was saved, or an error in one line; and there always is one to load."""
+
+import json
+import os
+import pickle
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from numpy.testing import assert_array_equal
+from safetensors.numpy import load_file
+
+from maxent.config import TrainConfig
+from maxent.errors import CheckpointError
+from maxent.replay import ring
+from maxent.run import checkpoint, driver, folder
+from maxent.types import Leaf, Spec, Transition
+
+PER_FILE = 8
+SPEC = Spec({"image": Leaf((2, 2), "uint8"), "vector": Leaf((3,), "float32")}, Leaf((2,), "float32"))
+STATE = {
+    "weights": [jnp.arange(6, dtype=jnp.float32).reshape(2, 3), jnp.full((2,), -0.0)],
+    "count": jnp.int32(7),
+    "flags": jnp.array([True, False]),
+    "odd": jnp.array([np.nan, np.inf], jnp.float32),
+    "bytes": jnp.arange(4, dtype=jnp.uint8),
+    "none": jnp.zeros((0, 3)),
+}
+COUNTERS = {"step": 5, "text": "ü", "best": [None, 1.5]}
+
+
+@pytest.fixture(autouse=True)
+def short_files(monkeypatch):
+    monkeypatch.setattr(checkpoint, "ROWS_PER_FILE", PER_FILE)
+
+
+def filled(rows: int, capacity: int = 20) -> ring.Ring:
+    """A ring after so many rows, each unlike all others."""
+    real = ring.empty(SPEC, capacity, 1, 2)
+    for number in range(rows):
+        rng = np.random.default_rng(number)
+        obs = {"image": rng.integers(0, 256, (1, 2, 2, 2)), "vector": rng.normal(size=(1, 2, 3))}
+        lead = (1, 2)
+        row = Transition(
+            None, rng.normal(size=(*lead, 2)), rng.normal(size=lead), rng.integers(0, 2, lead), obs, rng.integers(0, 2, lead) > 0, None
+        )  # fmt: skip
+        real = ring.add(real, row)
+    return real
+
+
+def assert_same(one, other) -> None:
+    """The same structure, dtypes and bits."""
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape and np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def template(tree):
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def files(path: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file below a folder: when it was written, and what it holds."""
+    return {str(p.relative_to(path)): (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+# --- what was saved -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 19, 20, 21, 24, 40, 47])
+def test_what_is_loaded_is_what_was_saved(tmp_path, rows):
+    """Every leaf's bits, with the ring empty, full and wrapped."""
+    saved = filled(rows)
+    path = checkpoint.save(tmp_path, 5, STATE, COUNTERS, saved)
+    assert checkpoint.find(tmp_path) == [path]
+    assert_same(checkpoint.load_state(path, template(STATE)), STATE)
+    assert_same(checkpoint.load_rows(path, template(saved)), saved)
+    assert checkpoint.read_manifest(path)["counters"] == COUNTERS
+
+
+def test_a_checkpoint_without_a_replay(tmp_path):
+    path = checkpoint.save(tmp_path, 5, STATE, COUNTERS, None)
+    assert checkpoint.load_rows(path, filled(0)) is None
+    assert not (tmp_path / "replay").exists()
+
+
+def test_a_row_goes_into_a_file_once(tmp_path):
+    """A second checkpoint writes the new rows; files that were full stay as they are, and both can be loaded."""
+    rings = [filled(20), filled(27), filled(60)]
+    paths = [checkpoint.save(tmp_path, 1, STATE, COUNTERS, rings[0])]
+    before = files(tmp_path / "replay")
+    paths.append(checkpoint.save(tmp_path, 2, STATE, COUNTERS, rings[1]))
+    after = files(tmp_path / "replay")
+    assert {name: after[name] for name in before} == before
+    full = [name for name in before if "-000000000-" in name or "-000000008-" in name]
+    assert len(full) == 2 and len(set(after) - set(before)) == 2  # rows 16 to 24, and 24 to 27
+    named = [f["name"] for f in checkpoint.read_manifest(paths[1])["replay"]["files"]]
+    assert set(full) < set(named) or set(full[1:]) < set(named)
+    paths.append(checkpoint.save(tmp_path, 3, STATE, COUNTERS, rings[2]))
+    for path, saved in zip(paths, rings):
+        assert_same(checkpoint.load_rows(path, template(saved)), saved)
+
+
+def test_a_row_that_an_interruption_changed_is_written_again(tmp_path):
+    """`cut` makes the newest row a boundary after it was saved; also where it is the last of a full file."""
+    for rows in (11, 16):
+        saved = filled(rows)
+        saved = saved._replace(boundary=jnp.zeros_like(saved.boundary))
+        checkpoint.save(tmp_path / str(rows), 1, STATE, COUNTERS, saved)
+        changed = ring.cut(saved)
+        path = checkpoint.save(tmp_path / str(rows), 2, STATE, COUNTERS, changed)
+        assert_same(checkpoint.load_rows(path, template(saved)), changed)
+
+
+def test_pruning_deletes_what_nothing_names(tmp_path):
+    rings = {step: filled(5 * step) for step in range(1, 9)}
+    for step, saved in rings.items():
+        checkpoint.save(tmp_path, step, STATE, COUNTERS, saved)
+    best = checkpoint.save(tmp_path, 3, STATE, COUNTERS, None, kind="best")
+    stranger = tmp_path / "replay" / "notes.txt"
+    stranger.write_text("mine")
+    before = files(tmp_path)
+    checkpoint.prune(tmp_path, "step", 2)
+    kept = checkpoint.find(tmp_path)
+    assert [p.name for p in kept] == ["step-000000007", "step-000000008"] and checkpoint.find(tmp_path, "best") == [best]
+    after = files(tmp_path)
+    assert after == {name: before[name] for name in after} and stranger.exists()
+    named = {f["name"] for p in kept for f in checkpoint.read_manifest(p)["replay"]["files"]}
+    assert {p.name for p in (tmp_path / "replay").glob("rows-*")} == named
+    for path, step in zip(kept, (7, 8)):
+        assert_same(checkpoint.load_rows(path, template(rings[step])), rings[step])
+
+
+# --- damage -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path):
+    return checkpoint.save(tmp_path, 5, STATE, COUNTERS, filled(27))
+
+
+def load(path: Path):
+    return checkpoint.load_state(path, template(STATE)), checkpoint.load_rows(path, filled(0))
+
+
+def refused(path: Path, *parts: str) -> None:
+    with pytest.raises(CheckpointError) as error:
+        load(path)
+    message = str(error.value)
+    assert "\n" not in message and all(part in message for part in parts), message
+
+
+def data_files(path: Path) -> list[Path]:
+    return [path / "state.safetensors", *sorted((path.parent / "replay").glob("rows-*"))]
+
+
+def test_a_flipped_bit_anywhere_is_seen(saved):
+    for file in data_files(saved):
+        whole = file.read_bytes()
+        for at in np.linspace(0, len(whole) - 1, 9).astype(int):
+            damaged = bytearray(whole)
+            damaged[at] ^= 1 << int(at) % 8
+            file.write_bytes(damaged)
+            refused(saved, file.name, "damaged")
+        file.write_bytes(whole)
+    load(saved)
+
+
+def test_a_truncated_or_missing_file_is_seen(saved):
+    for file in data_files(saved):
+        whole = file.read_bytes()
+        for content in (whole[:-1], whole[:5], b"", whole + b"\0"):
+            file.write_bytes(content)
+            refused(saved, file.name, "bytes")
+        file.unlink()
+        refused(saved, file.name)
+        file.write_bytes(whole)
+    load(saved)
+
+
+def test_a_file_that_is_no_safetensors_is_seen_though_its_checksum_is_right(saved):
+    manifest = json.loads((saved / checkpoint.MANIFEST).read_text())
+    for content in (b"", b"nonsense, and not short", b"\xff" * 40):
+        manifest["state"] = checkpoint._write(saved / checkpoint.STATE, content)
+        (saved / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+        refused(saved, checkpoint.STATE)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"3", b'"x"', b"\xff\xfe", b"{}"])
+def test_a_damaged_manifest_is_seen(saved, content):
+    (saved / checkpoint.MANIFEST).write_bytes(content)
+    refused(saved, checkpoint.MANIFEST)
+
+
+def places(tree, at=()):
+    """Every path into the manifest."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in items:
+        yield (*at, key)
+        yield from places(value, (*at, key))
+
+
+def test_whatever_is_wrong_in_a_manifest_is_a_checkpoint_error(saved):
+    """Each entry taken out or made something else: refused in one line, or of no consequence."""
+    file, seen = saved / checkpoint.MANIFEST, []
+    whole = json.loads(file.read_text())
+    for path in places(whole):
+        for wrong in (KeyError, None, -1, "x", [], {}):
+            manifest = json.loads(json.dumps(whole))
+            inside = manifest
+            for key in path[:-1]:
+                inside = inside[key]
+            if wrong is KeyError:
+                del inside[path[-1]]
+            else:
+                inside[path[-1]] = wrong
+            if path[0] in ("counters", "step") or inside == whole:
+                continue
+            file.write_text(json.dumps(manifest))
+            try:
+                load(saved)
+            except CheckpointError as error:
+                assert "\n" not in str(error)
+            except Exception as error:
+                seen.append((path, wrong, repr(error)))
+    assert seen == []
+
+
+@pytest.mark.parametrize(("key", "value"), [("version", 2), ("version", 0), ("format", "other")])
+def test_another_format_is_refused(saved, key, value):
+    manifest = json.loads((saved / checkpoint.MANIFEST).read_text())
+    (saved / checkpoint.MANIFEST).write_text(json.dumps(manifest | {key: value}))
+    refused(saved, str(value), "maxent-checkpoint 1", "run.json")
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/b", "..", ".", ""])
+def test_a_file_outside_the_folder_is_never_read(saved, name, tmp_path):
+    (tmp_path / "outside").write_bytes((saved / checkpoint.STATE).read_bytes())
+    manifest = json.loads((saved / checkpoint.MANIFEST).read_text())
+    manifest["state"]["name"] = name
+    (saved / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    refused(saved)
+
+
+CONFIGS = {
+    "shape": (STATE | {"bytes": jnp.zeros(5, jnp.uint8)}, ["bytes", "[4]", "[5]"]),
+    "dtype": (STATE | {"count": jnp.float32(0)}, ["count", "int32", "float32"]),
+    "more": (STATE | {"new": jnp.zeros(1)}, ["new"]),
+    "less": ({k: v for k, v in STATE.items() if k != "flags"}, ["flags"]),
+}
+
+
+@pytest.mark.parametrize(("other", "parts"), CONFIGS.values(), ids=CONFIGS)
+def test_another_configs_state_is_refused(saved, other, parts):
+    with pytest.raises(CheckpointError) as error:
+        checkpoint.load_state(saved, template(other))
+    assert "\n" not in str(error.value) and all(part in str(error.value) for part in parts)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ring.empty(SPEC, 20, 1, 3),
+        ring.empty(SPEC, 20, 2, 2),
+        ring.empty(replace(SPEC, obs=SPEC.obs | {"vector": Leaf((4,), "float32")}), 20, 1, 2),
+        ring.empty(replace(SPEC, obs=SPEC.obs | {"image": Leaf((2, 2), "float32")}), 20, 1, 2),
+        ring.empty(replace(SPEC, obs=SPEC.obs | {"new": Leaf((), "int32")}), 20, 1, 2),
+        ring.empty(replace(SPEC, action=Leaf((3,), "float32")), 20, 1, 2),
+    ],
+    ids=["envs", "members", "shape", "dtype", "more", "action"],
+)
+def test_another_environments_replay_is_refused(saved, other):
+    with pytest.raises(CheckpointError, match="does not fit"):
+        checkpoint.load_rows(saved, other)
+
+
+@pytest.mark.parametrize("capacity", [12, 50])
+def test_a_ring_of_another_capacity_holds_no_rows_that_never_were(saved, capacity):
+    """Refused, or the newest rows in it and nothing else to sample."""
+    try:
+        loaded = checkpoint.load_rows(saved, ring.empty(SPEC, capacity, 1, 2))
+    except CheckpointError as error:
+        assert "\n" not in str(error)
+        return
+    true = {tuple(row) for row in np.array(filled(27).obs["vector"]).reshape(-1, 3).tolist()}
+    loaded = loaded._replace(boundary=jnp.zeros_like(loaded.boundary))
+    batch = ring.sample(loaded, jax.random.split(jax.random.key(0), 1), 512, 1, jnp.ones(1))
+    assert {tuple(row) for row in np.array(batch.obs["vector"][0]).tolist()} <= true
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path):
+    refused(tmp_path / "step-000000001", "step-000000001")
+    assert checkpoint.find(tmp_path) == []
+
+
+# --- in the middle of writing -------------------------------------------------------------------------------
+
+
+class Failure(Exception):
+    """What interrupts."""
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
+    """Make the call of that number fail among all that change the disk; the names of those that were made."""
+    calls: list[str] = []
+
+    def failing(name, function):
+        def call(*args, **kwargs):
+            calls.append(name)
+            if len(calls) == number:
+                raise Failure(name)
+            return function(*args, **kwargs)
+
+        return call
+
+    for owner, name in ((os, "fsync"), (Path, "rename"), (Path, "replace"), (Path, "mkdir"), (Path, "unlink"), (shutil, "rmtree"), (os, "replace")):
+        monkeypatch.setattr(owner, name, failing(name, getattr(owner, name)))
+    return calls
+
+
+@pytest.mark.parametrize("step", [2, 1], ids=["another step", "the same step"])
+def test_there_is_a_whole_checkpoint_at_every_moment(tmp_path, monkeypatch, step):
+    """Wherever the writing of a second one is interrupted, the newest is the first or the second, whole."""
+    states = {1: STATE, 2: jax.tree.map(lambda x: x * 0, STATE)}
+    rings = {1: filled(20), 2: filled(27)}
+    outcomes = []
+    for number in range(1, 100):
+        path = tmp_path / str(number)
+        checkpoint.save(path, 1, states[1], COUNTERS, rings[1])
+        with monkeypatch.context() as patched:
+            calls = fail_at(patched, number)
+            try:
+                checkpoint.save(path, step, states[2], COUNTERS, rings[2])
+                checkpoint.prune(path, "step", 1)
+                failed = ""
+            except Failure as failure:
+                failed = str(failure)
+        found = checkpoint.find(path)
+        assert found, f"no checkpoint is left after a failing {failed}, call {number} of {calls}"
+        written = int(checkpoint.load_rows(found[-1], template(rings[1])).written)
+        which = {20: 1, 27: 2}[written]
+        assert_same(checkpoint.load_state(found[-1], template(STATE)), states[which])
+        assert_same(checkpoint.load_rows(found[-1], template(rings[1])), rings[which])
+        outcomes.append(which)
+        checkpoint.save(path, 3, states[2], COUNTERS, rings[2])
+        assert_same(checkpoint.load_rows(checkpoint.find(path)[-1], template(rings[1])), rings[2])
+        if not failed:
+            break
+    assert not failed and outcomes == sorted(outcomes) and outcomes[0] == 1 and outcomes[-1] == 2 and len(outcomes) > 8
+
+
+def test_half_a_checkpoint_is_not_found(tmp_path):
+    whole = checkpoint.save(tmp_path, 1, STATE, COUNTERS, None)
+    (tmp_path / "step-000000002").mkdir()
+    (tmp_path / "step-000000002" / checkpoint.STATE).write_bytes(b"")
+    shutil.copytree(whole, tmp_path / ".step-000000003.partial")
+    assert checkpoint.find(tmp_path) == [whole]
+
+
+# --- a run --------------------------------------------------------------------------------------------------
+
+SETTINGS = replace(tiny.SETTINGS, buffer_size=60, learning_starts=30)
+OBS = {"fixed": np.array([[[3.0, 1.0], [0.5, 2.0]]], np.float32)}["fixed"]
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """A run of two environments up to step 100, and its folder."""
+    monkeypatch.setattr(driver, "Programs", tiny.programs)
+
+    def trained(save_replay: bool) -> driver.Driver:
+        config = TrainConfig(
+            "tiny:Clock", steps=100, envs=2, eval_every=50, eval_episodes=1, log_every=25, checkpoint_every=50, save_replay=save_replay
+        )  # fmt: skip
+        run = driver.start(config, SETTINGS, {"length": 7}, str(tmp_path / "run"))
+        assert run.learn(100)
+        return run
+
+    return trained
+
+
+def actions(run: driver.Driver) -> np.ndarray:
+    act = [run.programs.act(run.loop.view, (), OBS, run.loop.roots, np.uint32(9), explore=explore)[0] for explore in (False, True)]
+    return np.stack(act)
+
+
+@pytest.mark.parametrize("save_replay", [True, False])
+def test_a_restored_run_acts_the_same_and_goes_on(train, save_replay):
+    run = train(save_replay)
+    again = driver.reopen(run.path)
+    assert_array_equal(actions(again), actions(run))
+    assert_same(again.loop.learned.state, run.loop.learned.state)
+    assert (again.loop.step, again.loop.updates) == (run.loop.step, run.loop.updates) == (100, 70)
+    assert (again.wall_time, again.best, again._episodes) == (run.wall_time, run.best, run._episodes)
+    assert again._recent == run._recent
+
+    assert again.learn(140)
+    assert again.loop.step == 140
+    # With its replay it learns from the first step on; without, it first takes learning_starts steps to fill one.
+    assert again.loop.updates == 70 + (40 if save_replay else 40 - SETTINGS.learning_starts)
+    assert not np.array_equal(actions(again), actions(run))
+    assert driver.reopen(run.path).loop.step == 140
+
+
+def test_the_replay_comes_back_cut_at_the_newest_row(train):
+    run = train(True)
+    again = driver.reopen(run.path)
+    expected = jax.jit(ring.add)(ring.cut(run.loop.ring), again.loop.stepped.row)
+    assert_same(again.loop.ring, expected)
+
+
+def test_a_restored_run_plays_new_episodes(train):
+    """Its environments are seeded with the numbers that follow, and what it reports of them is true."""
+    run = train(True)
+    before = [seed for env in run.envs._envs[0] for seed in env.unwrapped.seeds]
+    again = driver.reopen(run.path)
+    again.learn(140)
+    after = [[seed for seed in env.unwrapped.seeds if seed is not None] for env in again.envs._envs[0]]
+    assert not set(before) & set(sum(after, []))
+    first = {e.env: e for e in reversed(again._recent[0]) if e.number >= run.envs.episodes[0, e.env]}
+    assert [first[env].seed for env in (0, 1)] == [seeds[0] for seeds in after]
+
+
+def test_the_best_checkpoint_is_kept_beside_the_last(train):
+    run = train(True)
+    best = driver.reopen(run.path, best=True)
+    (found,) = checkpoint.find(run.path / folder.CHECKPOINTS, "best")
+    assert best.loop.step == checkpoint.read_manifest(found)["step"] and checkpoint.read_manifest(found)["replay"] is None
+
+
+def test_a_run_without_a_checkpoint_is_refused(train):
+    run = train(False)
+    shutil.rmtree(run.path / folder.CHECKPOINTS)
+    with pytest.raises(CheckpointError, match="no last checkpoint"):
+        driver.reopen(run.path)
+
+
+def test_a_damaged_counter_is_a_checkpoint_error(train):
+    run = train(False)
+    file = checkpoint.find(run.path / folder.CHECKPOINTS)[-1] / checkpoint.MANIFEST
+    manifest = json.loads(file.read_text())
+    for counters in ({}, None, manifest["counters"] | {"step": "x"}):
+        file.write_text(json.dumps(manifest | {"counters": counters}))
+        with pytest.raises(CheckpointError):
+            driver.reopen(run.path)
+
+
+def test_nothing_that_is_written_or_read_is_a_pickle(train, monkeypatch):
+    run = train(True)
+    names = files(run.path / folder.CHECKPOINTS)
+    assert {Path(name).suffix for name in names} == {".safetensors", ".json"}
+    for name, (_, content) in names.items():
+        json.loads(content) if name.endswith("json") else load_file(run.path / folder.CHECKPOINTS / name)
+        with pytest.raises(Exception):  # noqa: B017
+            pickle.loads(content)
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("a pickle is read")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, forbidden)
+    driver.reopen(run.path)

@@ -1,0 +1,366 @@
+"""The command: what it refuses and how, and a run from its beginning to its video."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maxent.cli import main
+from maxent.run import video
+
+TINY = [
+    "--sac.hidden_sizes", "[8]", "--sac.batch_size=8", "--sac.learning-starts", "40", "--sac.buffer_size", "500",
+    "--max-episode-steps", "30", "--log-every", "20", "--eval-every", "60", "--eval-episodes", "3",
+]  # fmt: skip
+TASKS = """
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+
+
+class Task(gymnasium.Env):
+    observation_space = Box(-1, 1, (2,), np.float32)
+    action_space = Box(-2, 3, (1,), np.float32)
+
+    def __init__(self, fault="", length=10):
+        self.fault, self.length = fault, length
+
+    def reset(self, *, seed=None, options=None):
+        self.now = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.now += 1
+        obs = np.full(2, 0.1, np.float32)
+        if self.fault == "nan" and self.now == 7:
+            obs[1] = np.nan
+        if self.fault == "shape" and self.now == 7:
+            obs = np.zeros(3, np.float32)
+        return obs, 1.0, self.now >= self.length, False, {}
+
+
+class Unbounded(Task):
+    action_space = Box(-np.inf, np.inf, (1,), np.float32)
+
+
+class Undefined(Task):
+    def __init__(self):
+        super().__init__()
+        self.action_space = Box(-1, 1, (2,), np.float32)
+        self.action_space.high[1] = np.nan
+
+
+def task(**kwargs):
+    return Task(**kwargs)
+
+
+def nothing():
+    return 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    """An empty folder to stand in, with a module of environments."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_tasks", raising=False)
+    (tmp_path / "own_tasks.py").write_text(TASKS)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of 120 steps with two members."""
+    path = tmp_path_factory.mktemp("trained") / "run"
+    assert main(["train", "Pendulum-v1", "--steps", "120", "--seeds", "2", "--out", str(path), *TINY]) == 0
+    return path
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of that run, to do anything with."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def files(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def refusal(capsys, *words):
+    """The one line with which these words are refused."""
+    before = files(Path.cwd())
+    capsys.readouterr()
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("maxent: error: ") and err.endswith("\n") and err.count("\n") == 1
+    assert "│" not in err and "Traceback" not in err
+    assert files(Path.cwd()) == before
+    return err
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("trian", ["'trian'", "did you mean train?"]),
+        ("train", ["maxent train ENV", "maxent list envs"]),
+        ("train Pendulum-v1 CartPole-v1", ["'CartPole-v1'"]),
+        ("train Pendulum-v1 --step 5", ["--step:", "did you mean --steps"]),
+        ("train Pendulum-v1 --steps", ["--steps"]),
+        ("train Pendulum-v1 --steps 0", ["train.steps is 0", "at least 1"]),
+        ("train Pendulum-v1 --steps many", ["train.steps is 'many'", "a whole number"]),
+        ("train Pendulum-v1 --sac.learning_rat 1", ["--sac.learning_rat", "did you mean --sac.learning-rate"]),
+        ("train Pendulum-v1 --sac.learning_rate -0.1", ["sac.learning_rate is -0.1", "at least 0"]),
+        ("train Pendulum-v1 --sac.learning_rate nan", ["sac.learning_rate is nan", "finite"]),
+        ("train Pendulum-v1 --sac.batch_size 2000 --sac.buffer_size 1000", ["sac.batch_size is 2000", "1000"]),
+        ("train Pendulum-v1 --sac.temperature automatic", ["'automatic'", "a number or 'auto'"]),
+        ("train Pendulum-v1 --sac.layer_norm maybe", ["'maybe'", "true or false"]),
+        ("train Pendulum-v1 --sca.tau 1", ["--sca.KEY"]),
+        ("train Pendulum-v1 --algo sax", ["'sax'", "did you mean sac?"]),
+        ("train Pendulum-v1 --env.g", ["--env.g needs a value"]),
+        ("train Pendulum-v1 --env.gravity 3", ["Pendulum-v1 cannot be made", "gravity"]),
+        ("train Pendulum-v1 --config nowhere.toml", ["nowhere.toml", "No such file"]),
+        ("train Pendulum-v3", ["'Pendulum-v3'", "did you mean Pendulum-v1"]),
+        ("train Pendulun-v1", ["'Pendulun-v1'", "did you mean Pendulum-v1"]),
+        ("train own_taskz:Task", ["cannot import 'own_taskz'"]),
+        ("train own_tasks:Tsk", ["no 'Tsk'", "did you mean Task"]),
+        ("train own_tasks:nothing", ["gives a int", "gymnasium.Env"]),
+        ("train own_tasks:Unbounded", ["[-inf, inf]", "entry 0", "finite"]),
+        ("train own_tasks:Undefined", ["nan", "entry 1", "finite"]),
+        ("train own_tasks:Task --video", ["does not render as 'rgb_array'"]),
+        ("train CartPole-v1", ["sac does not take discrete actions"]),
+        ("train Pendulum-v1 --out .", ["the folder . is not empty", "maxent resume"]),
+        ("resume", ["resume needs RUN"]),
+        ("resume .", [". is no run", "config.toml"]),
+        ("eval nowhere", ["nowhere is no run"]),
+        ("eval nowhere --episodes 0", ["eval.episodes is 0", "at least 1"]),
+        ("eval nowhere --sed 3", ["did you mean --seed"]),
+        ("record nowhere", ["nowhere is no run"]),
+        ("play nowhere", ["nowhere is no run"]),
+        ("plot", ["at least one run"]),
+        ("plot nowhere", ["nowhere is no run"]),
+        ("list", ["list needs"]),
+        ("list agents", ["'agents'", "'algorithms'"]),
+        ("list runs", ["no runs in runs"]),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(words, parts, capsys):
+    line = refusal(capsys, *words.split())
+    for part in parts:
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("[sac]\nlearning_rat = 1e-3", ["file.toml [sac]", "'learning_rat'", "did you mean learning_rate"]),
+        ("[train]\nstep = 5", ["file.toml [train]", "'step'", "did you mean"]),
+        ("[train]\nsteps = 1.5", ["file.toml [train].steps is 1.5"]),
+        ("[ppo]\nx = 1", ["[ppo]", "[sac]"]),
+        ("steps = 5", ["steps outside a table"]),
+        ("[train", ["is not TOML"]),
+    ],
+)
+def test_a_bad_config_file_is_named(text, parts, workplace, capsys):
+    (workplace / "file.toml").write_text(text)
+    line = refusal(capsys, "train", "Pendulum-v1", "--config", "file.toml")
+    for part in parts:
+        assert part in line
+
+
+def test_a_missing_extra_is_named(monkeypatch, capsys):
+    for module in [m for m in sys.modules if m.startswith("gymnasium.envs.box2d")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "Box2D", None)
+    assert 'pip install "maxent-rl[box2d]"' in refusal(capsys, "train", "BipedalWalker-v3")
+
+
+@pytest.mark.parametrize(("fault", "part"), [("nan", "observation[1] is nan"), ("shape", "observation has shape (3,)")])
+def test_an_observation_that_breaks_its_description_is_named(fault, part, capsys):
+    assert main(["train", "own_tasks:Task", "--env.fault", fault, "--steps", "20", *TINY]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    for expected in ("environment 0 of member 0", "episode 0", "step 7", part):
+        assert expected in line
+
+
+def test_a_run_leaves_what_is_promised(trained):
+    names = {p.name for p in trained.iterdir()}
+    assert {"config.toml", "run.json", "progress.csv", "evaluations.csv", "tensorboard", "checkpoints"} <= names
+    config = tomllib.loads((trained / "config.toml").read_text())
+    assert config["train"]["steps"] == 120 and config["sac"]["hidden_sizes"] == [8] and config["sac"]["gamma"] == 0.99
+    assert {(r["step"], r["member"]) for r in rows(trained / "progress.csv")} >= {("20", "0"), ("120", "1")}
+    assert [r["step"] for r in rows(trained / "evaluations.csv")] == ["60"] * 6 + ["120"] * 6
+    assert np.asarray(Image.open(trained / "curve.png").convert("L")).std() > 5
+
+
+def test_eval_plays_what_the_run_evaluated_last(run, capsys):
+    capsys.readouterr()
+    assert main(["eval", str(run), "--episodes", "3", "--member", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    last = [float(r["return"]) for r in rows(run / "evaluations.csv") if (r["step"], r["member"]) == ("120", "1")]
+    assert found["returns"] == pytest.approx(last, rel=1e-4)
+    assert found["mean_return"] == pytest.approx(np.mean(last)) and found["std_return"] == pytest.approx(np.std(last))
+    assert found["lengths"] == [30, 30, 30] and found["member"] == 1 and found["step"] == 120
+
+
+def test_eval_options(run, capsys):
+    def returns(*words):
+        capsys.readouterr()
+        assert main(["eval", str(run), "--episodes", "2", "--json", *words]) == 0
+        return json.loads(capsys.readouterr().out)["returns"]
+
+    assert returns("--seed", "5") == returns("--seed", "5")
+    assert returns("--seed", "5") != returns("--seed", "6")
+    assert returns("--seed", "5") != returns("--seed", "5", "--stochastic")
+    assert returns("--seed", "5") != returns("--seed", "5", "--env.g", "1.0")
+    assert len(returns("--best")) == 2
+    assert "numbered from 0 to 1" in refusal(capsys, "eval", str(run), "--member", "2")
+
+
+def test_resume_continues_the_curves(run, capsys):
+    assert "has done 120 steps" in refusal(capsys, "resume", "run")
+    assert "has done 120 steps" in refusal(capsys, "resume", "run", "--steps", "100")
+    assert main(["resume", "run", "--steps", "160"]) == 0
+    assert [r["step"] for r in rows(run / "progress.csv") if r["member"] == "0"] == [str(s) for s in range(20, 161, 20)]
+    assert tomllib.loads((run / "config.toml").read_text())["train"]["steps"] == 160
+    assert len(json.loads((run / "run.json").read_text())["processes"]) == 2
+    assert (run / "checkpoints" / "step-000000160" / "checkpoint.json").is_file()
+
+
+def test_a_checkpoint_of_another_version_is_refused(run, capsys):
+    manifest = run / "checkpoints" / "step-000000120" / "checkpoint.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(content | {"version": 99}))
+    for command in ("resume run --steps 200", "eval run", "record run"):
+        line = refusal(capsys, *command.split())
+        assert "maxent-checkpoint 99" in line and "maxent-checkpoint 1" in line
+    shutil.rmtree(run / "checkpoints")
+    assert "no last checkpoint" in refusal(capsys, "eval", "run")
+
+
+@pytest.mark.parametrize("ffmpeg", [True, False])
+def test_record(ffmpeg, run, capsys, monkeypatch):
+    if ffmpeg:
+        pytest.importorskip("imageio_ffmpeg")
+    else:
+        monkeypatch.setattr(video, "_has_ffmpeg", lambda: False)
+        assert "maxent-rl[video]" in refusal(capsys, "record", "run", "--out", "film.mp4")
+    assert main(["record", "run"]) == 0
+    (film,) = (run / "videos").iterdir()
+    if ffmpeg:
+        assert film.suffix == ".mp4" and film.read_bytes()[4:8] == b"ftyp"
+    else:
+        with Image.open(film) as image:
+            assert image.format == "GIF" and image.n_frames > 10
+    assert "a video is .mp4 or .gif" in refusal(capsys, "record", "run", "--out", "film.avi")
+
+
+def test_play_needs_a_screen(run, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert "there is no screen" in refusal(capsys, "play", "run")
+
+
+def test_plot(run, capsys):
+    for words in (["plot", "run"], ["plot", "run", "run", "--out", "both.svg"]):
+        assert main(words) == 0
+    assert (run / "curve.png").is_file() and b"<svg" in Path("both.svg").read_bytes()
+    assert "cannot be written" in refusal(capsys, "plot", "run", "--out", "curve.xyz")
+
+
+def test_list(run, capsys):
+    capsys.readouterr()
+    assert main(["list", "envs"]) == 0
+    assert "Pendulum-v1" in capsys.readouterr().out.split()
+    assert main(["list", "algorithms"]) == 0
+    assert "sac" in capsys.readouterr().out.split()
+    assert main(["list", "runs", "--root", "."]) == 0
+    assert "run  " in (line := capsys.readouterr().out) and "120/120 steps" in line
+
+
+def test_the_command_line_goes_over_the_config_file(workplace, capsys):
+    text = """
+        [train]
+        env = "own_tasks:task"
+        steps = 30
+        seed = 7
+        [env]
+        length = 5
+        [sac]
+        gamma = 0.5
+        tau = 0.1
+    """
+    (workplace / "file.toml").write_text(text)
+    words = ["--config", "file.toml", "--sac.gamma", "0.6", "--env.fault", "no", "--out", "out", *TINY]
+    assert main(["train", *words]) == 0
+    config = tomllib.loads(Path("out/config.toml").read_text())
+    assert (
+        config["train"]["env"] == "own_tasks:task" and config["train"]["steps"] == 30 and config["train"]["seed"] == 7
+    )
+    assert config["env"] == {"length": 5, "fault": "no"}
+    assert (config["sac"]["gamma"], config["sac"]["tau"], config["sac"]["batch_size"]) == (0.6, 0.1, 8)
+    assert rows(Path("out/evaluations.csv"))[-1]["length"] == "5"
+
+
+def command(*words, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "maxent.cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def test_help_is_quick_and_does_without_jax():
+    code = """
+import sys, time
+from maxent.cli import main
+for words in (["--help"], ["train", "--help"], ["train", "Pendulum-v1", "--sac.nothing", "1"]):
+    try:
+        main(words)
+    except SystemExit as end:
+        assert end.code in (0, None)
+    if words == ["--help"]:
+        print("seconds", time.process_time())
+print("heavy", sorted({"jax", "gymnasium", "matplotlib", "numpy"} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "resume" in done.stdout and "--sac.temperature" in done.stdout and "Weight of the entropy" in done.stdout
+    assert float(done.stdout.split("seconds ")[1].split()[0]) < 1.0
+    assert "heavy []" in done.stdout
+
+
+def test_the_process_ends_with_the_exit_code():
+    process = command("train", "Pendulum-v1", "--sac.tua", "1")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err.count("\n")) == (2, "", 1) and "did you mean --sac.tau" in err
+
+
+def test_ctrl_c_saves_and_says_how_to_continue(capsys):
+    process = command("train", "own_tasks:Task", "--steps", "1_000_000", "--out", "a run", *TINY, env=dict(os.environ))
+    for line in process.stdout:
+        if line.startswith("step"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.count("\n") == 1 and "continue with: maxent resume 'a run'" in err
+    assert main(["eval", "a run", "--episodes", "1"]) == 0
+    assert "return 10.0" in capsys.readouterr().out

@@ -1,0 +1,408 @@
+"""SAC is what its paper says, to float64's precision, whatever is switched on; and every setting means something."""
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from reference import sac_numpy as reference
+
+from maxent.algorithms import sac
+from maxent.algorithms.sac import SAC, State
+from maxent.config import SACConfig, numbers, without_numbers
+from maxent.networks import MLP
+from maxent.types import Leaf, Spec, Transition
+
+OBS, ACTIONS, BATCH = 3, 2, 12
+SPEC = Spec(obs=Leaf((OBS,), "float32"), action=Leaf((ACTIONS,), "float32"))
+SMALL = SACConfig(hidden_sizes=(8, 6), learning_rate=3e-3, tau=0.1, batch_size=BATCH)
+CASES: dict[str, dict[str, Any]] = {
+    "as published": {},
+    "one critic, fixed temperature": dict(critics=1, temperature=0.2),
+    "three critics, one layer": dict(critics=3, hidden_sizes=(8,), initial_temperature=0.3, target_entropy=0.7),
+    "no entropy": dict(temperature=0.0),
+    "layer norm": dict(layer_norm=True),
+    "layer norm, tanh": dict(layer_norm=True, activation="tanh"),
+    "one deviation for all states": dict(state_dependent_std=False),
+    "narrow bounds of the deviation": dict(log_std_min=-0.4, log_std_max=0.1),
+    "clipped gradients": dict(max_grad_norm=0.05),
+    "a rate for each, decaying to zero": dict(
+        actor_learning_rate=1e-2, critic_learning_rate=1e-3, temperature_learning_rate=3e-2, learning_rate_decay_updates=4
+    ),
+    "normalised observations": dict(normalize_observations=True),
+    "all at once": dict(
+        critics=3, layer_norm=True, activation="silu", state_dependent_std=False, log_std_max=0.3, max_grad_norm=0.2,
+        normalize_observations=True, learning_rate_decay_updates=100, critic_learning_rate=1e-2, tau=0.3,
+    ),
+}  # fmt: skip
+UPDATES = 5
+KEY = jax.random.key(7, impl="unsafe_rbg")
+"""The kind of key whose draws compile fast; the algorithm does not know the difference."""
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """JAX in double precision, so that a comparison sees formulas and not rounding."""
+    with jax.enable_x64(True):
+        yield
+
+
+def initial_state(config: SACConfig) -> State:
+    """A fresh state but for its networks: targets differ from critics and no scale, offset or deviation is at its start."""
+    form = jax.eval_shape(partial(SAC.init, config, SPEC), KEY)
+    rng = np.random.default_rng(2)
+
+    def draw(tree: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.asarray(0.5 * rng.standard_normal(x.shape)), tree)
+
+    def rest() -> State:
+        return SAC.init(config, SPEC, KEY)._replace(policy=(), critics=(), target_critics=())  # type: ignore[arg-type]
+
+    state = jax.jit(rest)()._replace(
+        policy=draw(form.policy), critics=draw(form.critics), target_critics=draw(form.target_critics)
+    )
+    real = jnp.zeros(()).dtype
+    return jax.tree.map(lambda x: x.astype(real) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
+
+
+def make_batch(seed: int) -> Transition:
+    """Transitions as the replay gives them, ended ones and n-step ones among them."""
+    rng = np.random.default_rng(seed)
+    obs, next_obs = rng.standard_normal((2, BATCH, OBS)).astype(np.float32) * [1, 3, 0.2] + [0, 1, 0]
+    return Transition(
+        obs=obs.astype(np.float32),
+        action=rng.uniform(-1, 1, (BATCH, ACTIONS)).astype(np.float32),
+        reward=rng.standard_normal(BATCH).astype(np.float32),
+        discount=rng.choice(np.float32([0, 0.9, 0.81]), BATCH),
+        next_obs=next_obs.astype(np.float32),
+        boundary=rng.uniform(size=BATCH) < 0.3,
+        real=np.ones(BATCH, bool),
+    )
+
+
+def plain(net: MLP) -> reference.Arrays:
+    """A network of the library as the reference's dictionary."""
+    layers = {f"{kind}{i}": getattr(x, kind) for i, x in enumerate(net.layers) for kind in ("weight", "bias")}
+    norms = {f"{kind}{i}": getattr(x, kind) for i, x in enumerate(net.norms) for kind in ("scale", "offset")}
+    return {name: np.asarray(x, np.float64) for name, x in (layers | norms).items()}
+
+
+def plain_policy(policy: sac.Policy) -> reference.Arrays:
+    return plain(policy.network) | ({"log_std": np.asarray(policy.log_std, np.float64)} if policy.log_std.size else {})
+
+
+def plain_critics(critics: MLP) -> reference.Arrays:
+    return {f"{i}/{name}": x[i] for name, stack in plain(critics).items() for i, x in [(i, stack) for i in range(len(stack))]}
+
+
+def plain_gradients(state: State) -> dict[str, reference.Arrays]:
+    """After one update Adam's first moment is 0.1 times the gradient."""
+
+    def first(opt: Any) -> Any:
+        return jax.tree.map(lambda x: x / 0.1, optax.tree_utils.tree_get(opt, "mu"))
+
+    return {
+        "policy": plain_policy(first(state.policy_opt)),
+        "critics": plain_critics(first(state.critics_opt)),
+        "temperature": {"log": first(state.temperature_opt)},
+    }
+
+
+def learner_of(state: State) -> reference.Learner:
+    return reference.Learner(
+        policy=reference.Adam(plain_policy(state.policy)),
+        critics=reference.Adam(plain_critics(state.critics)),
+        targets=plain_critics(state.target_critics),
+        temperature=reference.Adam({"log": np.asarray(state.log_temperature, np.float64)}),
+    )
+
+
+def setting_of(config: SACConfig, state: State) -> reference.Setting:
+    number = {name: float(x) for name, x in state.numbers.items()}
+    return reference.Setting(
+        policy_rate=number["actor_learning_rate"],
+        critic_rate=number["critic_learning_rate"],
+        temperature_rate=number["temperature_learning_rate"],
+        tau=number["tau"],
+        target_entropy=number["target_entropy"],
+        learn_temperature=config.temperature == "auto",
+        critics=config.critics,
+        activation=config.activation,
+        log_std_min=config.log_std_min,
+        log_std_max=config.log_std_max,
+        max_grad_norm=config.max_grad_norm,
+        decay_updates=config.learning_rate_decay_updates,
+        normalize=config.normalize_observations,
+    )
+
+
+def noises_of(key: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    """The noise of the target's actions and of the policy's."""
+    first, second = (np.asarray(jax.random.normal(k, (BATCH, ACTIONS))) for k in jax.random.split(key))
+    return first, second
+
+
+def plain_batch(batch: Transition) -> reference.Arrays:
+    return {name: np.asarray(getattr(batch, name), np.float64) for name in ("obs", "action", "reward", "discount", "next_obs")}
+
+
+def assert_close(found: dict[str, Any], expected: dict[str, Any], **tolerance: float) -> None:
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert_allclose(found[name], expected[name], err_msg=name, **tolerance)
+
+
+# Against the paper ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
+def test_updates_are_the_papers(options: dict[str, Any], float64: None) -> None:
+    """Losses, gradients and every array after each of several updates agree with the NumPy implementation."""
+    config = replace(SMALL, **options)
+    state = initial_state(config)
+    setting, learner = setting_of(config, state), learner_of(state)
+    static = without_numbers(config)
+    update = jax.jit(partial(SAC.update, static, SPEC))
+    for index in range(UPDATES):
+        batch, key = make_batch(index), jax.random.fold_in(KEY, index)
+        state = SAC.observe(static, SPEC, state, batch)
+        learner.seen.append(np.asarray(batch.next_obs, np.float64))
+        state, metrics = update(state, batch, key, np.uint32(index))
+        expected, gradients = reference.update(setting, learner, plain_batch(batch), noises_of(key), index)
+        assert_close(metrics, expected, rtol=1e-6, atol=1e-8)
+        if index == 0 and not config.max_grad_norm:
+            for name, gradient in gradients.items():
+                assert_close(plain_gradients(state)[name], gradient, rtol=1e-7, atol=1e-10)
+        assert_close(plain_policy(state.policy), learner.policy.params, rtol=0, atol=1e-9)
+        assert_close(plain_critics(state.critics), learner.critics.params, rtol=0, atol=1e-9)
+        assert_close(plain_critics(state.target_critics), learner.targets, rtol=0, atol=1e-9)
+        assert_allclose(state.log_temperature, learner.temperature.params["log"], rtol=0, atol=1e-9)
+
+
+def test_single_precision_loses_little() -> None:
+    """In float32, what training uses, losses and gradients agree to 1e-5 and a step to a hundredth of its size."""
+    state = initial_state(SMALL)
+    setting, learner = setting_of(SMALL, state), learner_of(state)
+    batch, key = make_batch(0), KEY
+    state, metrics = jax.jit(partial(SAC.update, without_numbers(SMALL), SPEC))(state, batch, key, np.uint32(0))
+    expected, gradients = reference.update(setting, learner, plain_batch(batch), noises_of(key), 0)
+    assert {x.dtype for x in jax.tree.leaves(metrics)} == {np.dtype("float32")}
+    assert_close(metrics, expected, rtol=1e-5, atol=1e-5)
+    for name, gradient in gradients.items():
+        assert_close(plain_gradients(state)[name], gradient, rtol=1e-4, atol=1e-5)
+    assert_close(plain_policy(state.policy), learner.policy.params, rtol=0, atol=1e-2 * setting.policy_rate)
+    assert_close(plain_critics(state.critics), learner.critics.params, rtol=0, atol=1e-2 * setting.critic_rate)
+    assert_close(plain_critics(state.target_critics), learner.targets, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "elu", "gelu", "silu"])
+@pytest.mark.parametrize("name", ["as published", "layer norm", "one deviation for all states"])
+def test_the_references_gradients_are_those_of_its_losses(name: str, activation: str) -> None:
+    """Its hand-derived gradients agree with central differences, so that it may judge."""
+    config = replace(SMALL, activation=activation, **CASES[name])
+    state = initial_state(config)
+    setting, learner, rng = setting_of(config, state), learner_of(state), np.random.default_rng(0)
+    batch, noise = plain_batch(make_batch(0)), rng.standard_normal((BATCH, ACTIONS))
+    policy, critics = learner.policy.params, learner.critics.params
+
+    def loss_of_critics(params: reference.Arrays) -> tuple[float, reference.Arrays]:
+        losses, _, gradient = reference.critic_loss(setting, params, batch["obs"], batch["action"], batch["reward"])
+        return float(losses.sum()), gradient
+
+    def loss_of_policy(params: reference.Arrays) -> tuple[float, reference.Arrays]:
+        loss, _, gradient = reference.policy_loss(setting, params, critics, 0.4, batch["obs"], noise)
+        return loss, gradient
+
+    assert_slopes_agree(loss_of_critics, critics, rng)
+    assert_slopes_agree(loss_of_policy, policy, rng)
+
+
+def assert_slopes_agree(
+    loss: Callable[[reference.Arrays], tuple[float, reference.Arrays]], params: reference.Arrays, rng: np.random.Generator
+) -> None:
+    """Along a random direction within each array; a step too short to cross a kink of ReLU or of the minimum."""
+    gradient, step = loss(params)[1], 1e-7
+    for name, x in params.items():
+        direction = rng.standard_normal(x.shape)
+        ahead, behind = (loss(params | {name: x + sign * step * direction})[0] for sign in (1, -1))
+        assert_allclose((ahead - behind) / (2 * step), (gradient[name] * direction).sum(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["as published", "one deviation for all states", "normalised observations"])
+def test_the_policy_acts_as_the_paper_says(name: str, float64: None) -> None:
+    """Exploring, it draws tanh(μ + σε); otherwise it takes tanh(μ)."""
+    config = replace(SMALL, **CASES[name])
+    batch, key = make_batch(0), KEY
+    state = SAC.observe(config, SPEC, initial_state(config), batch)
+    setting, learner = setting_of(config, state), learner_of(state)
+    learner.seen.append(np.asarray(batch.next_obs, np.float64))
+    x = reference.features(setting, learner, np.asarray(batch.obs, np.float64))
+    mean, log_std, _, _ = reference.policy_head(setting, learner.policy.params, x)
+    noise = np.asarray(jax.random.normal(key, mean.shape))
+    for explore, expected in ((True, reference.squash(mean, log_std, noise)[0]), (False, np.tanh(mean))):
+        action, carry, extras = SAC.act(without_numbers(config), SPEC, SAC.view(state), (), batch.obs, key, explore)
+        assert_allclose(action, expected, atol=1e-9)
+        assert (carry, extras) == ((), ())
+
+
+# Settings ------------------------------------------------------------------------------------------------------------
+
+OTHER: dict[str, Any] = {
+    "learning_rate": 1e-2,
+    "actor_learning_rate": 1e-2,
+    "critic_learning_rate": 1e-2,
+    "temperature_learning_rate": 1e-2,
+    "learning_rate_decay_updates": 3,
+    "tau": 0.5,
+    "temperature": 0.3,
+    "initial_temperature": 0.3,
+    "target_entropy": 5.0,
+    "hidden_sizes": (8, 7),
+    "activation": "tanh",
+    "critics": 3,
+    "layer_norm": True,
+    "normalize_observations": True,
+    "state_dependent_std": False,
+    "log_std_min": 0.1,
+    "log_std_max": -0.1,
+    "max_grad_norm": 0.01,
+}
+"""For every setting that the algorithm itself obeys, a value that changes what it learns."""
+ENGINE: dict[str, Any] = {
+    "gamma": 0.5,
+    "buffer_size": 500,
+    "learning_starts": 3,
+    "batch_size": 7,
+    "utd": 0.5,
+    "n_step": 3,
+}
+"""Settings that only the loop and the replay obey: they reach the algorithm in its batches, or not at all."""
+
+
+def learned(config: SACConfig) -> list[np.ndarray]:
+    """Everything that three updates leave behind, but for the numbers in the state and Adam's moments."""
+    static, state = without_numbers(config), initial_state(config)
+    for index in range(3):
+        batch, key = make_batch(index), jax.random.fold_in(KEY, index)
+        state = SAC.observe(static, SPEC, state, batch)
+        state, _ = SAC.update(static, SPEC, state, batch, key, np.uint32(index))
+    kept = (state.policy, state.critics, state.target_critics, state.log_temperature, state.moments)
+    return [np.asarray(x) for x in jax.tree.leaves(kept)]
+
+
+def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b))
+
+
+@pytest.fixture(scope="module")
+def baseline() -> list[np.ndarray]:
+    return learned(SMALL)
+
+
+def test_every_setting_is_accounted_for() -> None:
+    """A new field of the config must be added to one of the two tables above."""
+    assert OTHER.keys() | ENGINE.keys() == {f.name for f in fields(SACConfig)}
+    assert not OTHER.keys() & ENGINE.keys()
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_setting_changes_what_is_learned(name: str, baseline: list[np.ndarray]) -> None:
+    """No setting is silently ignored."""
+    assert not same(learned(replace(SMALL, **{name: OTHER[name]})), baseline)
+
+
+@pytest.mark.parametrize("name", ENGINE)
+def test_an_engine_setting_leaves_the_algorithm_alone(name: str, baseline: list[np.ndarray]) -> None:
+    """From the same batches the same bits are learned."""
+    assert same(learned(replace(SMALL, **{name: ENGINE[name]})), baseline)
+
+
+def test_own_learning_rates_replace_the_common_one(baseline: list[np.ndarray]) -> None:
+    """Three rates of one value are the common rate of that value."""
+    own = dict.fromkeys(("actor_learning_rate", "critic_learning_rate", "temperature_learning_rate"), SMALL.learning_rate)
+    assert same(learned(replace(SMALL, learning_rate=0.5, **own)), baseline)
+
+
+NUMBERS = dict(
+    actor_learning_rate=1e-3, critic_learning_rate=2e-3, temperature_learning_rate=3e-3, target_entropy=-1.0, temperature=0.2
+)
+
+
+@pytest.mark.parametrize("options", [NUMBERS, NUMBERS | {"temperature": "auto"}], ids=["fixed", "learned"])
+def test_swept_numbers_are_read_from_the_state_alone(options: dict[str, Any]) -> None:
+    """With NaN for every swept number in the config, all functions compute what they compute without."""
+    config = replace(SMALL, normalize_observations=True, **options)
+    static = without_numbers(config)
+    assert numbers(config).keys() == {f.name for f in fields(config) if f.metadata.get("swept")} - (
+        {"temperature"} if config.temperature == "auto" else set()
+    )
+    assert all(np.isnan(getattr(static, name)) for name in numbers(config))
+    state, batch, key = initial_state(config), make_batch(0), KEY
+
+    def everything(config: SACConfig, state: State, batch: Transition) -> Any:
+        state = SAC.observe(config, SPEC, state, batch)
+        new, metrics = SAC.update(config, SPEC, state, batch, key, jnp.uint32(0))
+        actions = [SAC.act(config, SPEC, SAC.view(new), (), batch.obs, key, explore)[0] for explore in (True, False)]
+        return new, metrics, actions
+
+    with_nan, with_numbers = (everything(c, state, batch) for c in (static, config))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(with_nan))
+    jax.tree.map(assert_array_equal, with_nan, with_numbers)
+
+
+def test_numbers_start_where_the_config_says() -> None:
+    """Each swept number reaches the state as a float32 scalar, with "auto" resolved."""
+    number = SAC.init(SACConfig(learning_rate=0.5, critic_learning_rate=0.25, hidden_sizes=(4,)), SPEC, jax.random.key(0)).numbers
+    assert {name: float(x) for name, x in number.items()} == {
+        "actor_learning_rate": 0.5,
+        "critic_learning_rate": 0.25,
+        "temperature_learning_rate": 0.5,
+        "gamma": float(np.float32(0.99)),
+        "tau": float(np.float32(0.005)),
+        "target_entropy": -ACTIONS,
+    }
+    assert all(x.dtype == np.float32 and x.shape == () for x in number.values())
+
+
+# The state -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["as published", "all at once", "no entropy"])
+def test_an_update_keeps_the_states_form(name: str) -> None:
+    """Same tree, shapes and dtypes out as in, so that it can be scanned and donated; metrics bear their names."""
+    config = replace(SMALL, **CASES[name])
+    state = SAC.init(config, SPEC, jax.random.key(0))
+    after, metrics = jax.eval_shape(
+        partial(SAC.update, without_numbers(config), SPEC), state, make_batch(0), KEY, jnp.uint32(0)
+    )
+    observed = jax.eval_shape(partial(SAC.observe, without_numbers(config), SPEC), state, make_batch(0))
+    form = jax.eval_shape(lambda: state)
+    assert after == form and observed == form
+    assert not any(x.weak_type for x in jax.tree.leaves((after, observed)))
+    assert tuple(metrics) == SAC.metrics and metrics["critic_losses"].shape == (config.critics,)
+
+
+def test_critics_start_apart_and_targets_with_them() -> None:
+    """Independent critics have different weights, and each target critic starts as its critic, not sharing memory."""
+    state = SAC.init(replace(SMALL, critics=3), SPEC, jax.random.key(0))
+    for online, target in zip(jax.tree.leaves(state.critics), jax.tree.leaves(state.target_critics)):
+        assert len(np.unique(online.reshape(3, -1), axis=0)) == 3
+        assert_array_equal(online, target)
+        assert online.unsafe_buffer_pointer() != target.unsafe_buffer_pointer()
+
+
+def test_a_fixed_temperature_stays() -> None:
+    """Nothing of it moves, whatever is learned besides."""
+    config = replace(SMALL, temperature=0.2)
+    state = initial_state(config)
+    before = deepcopy(jax.device_get((state.log_temperature, state.temperature_opt)))
+    state, metrics = SAC.update(without_numbers(config), SPEC, state, make_batch(0), KEY, jnp.uint32(0))
+    jax.tree.map(assert_array_equal, (state.log_temperature, state.temperature_opt), before)
+    assert_allclose(metrics["temperature"], 0.2, rtol=1e-6)
