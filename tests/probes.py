@@ -1,4 +1,4 @@
-"""Environments so small that their values are known. All show one-hot states of three and take one action in [-1, 1]."""
+"""Environments so small that their values are known. They show one-hot states and take one action."""
 
 from typing import Any, ClassVar
 

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 from numpy.testing import assert_array_equal
 from safetensors.numpy import load_file
 
+import tiny
 from maxent.config import TrainConfig
 from maxent.errors import CheckpointError
 from maxent.replay import ring
@@ -23,6 +23,7 @@ from maxent.types import Leaf, Spec, Transition
 
 PER_FILE = 8
 SPEC = Spec({"image": Leaf((2, 2), "uint8"), "vector": Leaf((3,), "float32")}, Leaf((2,), "float32"))
+add = jax.jit(ring.add)
 STATE = {
     "weights": [jnp.arange(6, dtype=jnp.float32).reshape(2, 3), jnp.full((2,), -0.0)],
     "count": jnp.int32(7),
@@ -45,11 +46,8 @@ def filled(rows: int, capacity: int = 20) -> ring.Ring:
     for number in range(rows):
         rng = np.random.default_rng(number)
         obs = {"image": rng.integers(0, 256, (1, 2, 2, 2)), "vector": rng.normal(size=(1, 2, 3))}
-        lead = (1, 2)
-        row = Transition(
-            None, rng.normal(size=(*lead, 2)), rng.normal(size=lead), rng.integers(0, 2, lead), obs, rng.integers(0, 2, lead) > 0, None
-        )  # fmt: skip
-        real = ring.add(real, row)
+        action, reward, flags = rng.normal(size=(1, 2, 2)), rng.normal(size=(1, 2)), rng.integers(0, 2, (2, 1, 2))
+        real = add(real, Transition((), action, reward, flags[0], obs, flags[1] > 0, ()))
     return real
 
 
@@ -66,7 +64,8 @@ def template(tree):
 
 def files(path: Path) -> dict[str, tuple[int, bytes]]:
     """Every file below a folder: when it was written, and what it holds."""
-    return {str(p.relative_to(path)): (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(path.rglob("*")) if p.is_file()}
+    found = [p for p in sorted(path.rglob("*")) if p.is_file()]
+    return {str(p.relative_to(path)): (p.stat().st_mtime_ns, p.read_bytes()) for p in found}
 
 
 # --- what was saved -----------------------------------------------------------------------------------------
@@ -127,7 +126,8 @@ def test_pruning_deletes_what_nothing_names(tmp_path):
     before = files(tmp_path)
     checkpoint.prune(tmp_path, "step", 2)
     kept = checkpoint.find(tmp_path)
-    assert [p.name for p in kept] == ["step-000000007", "step-000000008"] and checkpoint.find(tmp_path, "best") == [best]
+    assert [p.name for p in kept] == ["step-000000007", "step-000000008"]
+    assert checkpoint.find(tmp_path, "best") == [best]
     after = files(tmp_path)
     assert after == {name: before[name] for name in after} and stranger.exists()
     named = {f["name"] for p in kept for f in checkpoint.read_manifest(p)["replay"]["files"]}
@@ -318,7 +318,8 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
 
         return call
 
-    for owner, name in ((os, "fsync"), (Path, "rename"), (Path, "replace"), (Path, "mkdir"), (Path, "unlink"), (shutil, "rmtree"), (os, "replace")):
+    paths = [(Path, name) for name in ("rename", "replace", "mkdir", "unlink")]
+    for owner, name in ((os, "fsync"), (os, "replace"), (shutil, "rmtree"), *paths):
         monkeypatch.setattr(owner, name, failing(name, getattr(owner, name)))
     return calls
 
@@ -326,7 +327,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
 @pytest.mark.parametrize("step", [2, 1], ids=["another step", "the same step"])
 def test_there_is_a_whole_checkpoint_at_every_moment(tmp_path, monkeypatch, step):
     """Wherever the writing of a second one is interrupted, the newest is the first or the second, whole."""
-    states = {1: STATE, 2: jax.tree.map(lambda x: x * 0, STATE)}
+    states = {1: STATE, 2: template(STATE)}
     rings = {1: filled(20), 2: filled(27)}
     outcomes = []
     for number in range(1, 100):
@@ -365,7 +366,7 @@ def test_half_a_checkpoint_is_not_found(tmp_path):
 # --- a run --------------------------------------------------------------------------------------------------
 
 SETTINGS = replace(tiny.SETTINGS, buffer_size=60, learning_starts=30)
-OBS = {"fixed": np.array([[[3.0, 1.0], [0.5, 2.0]]], np.float32)}["fixed"]
+OBS = np.array([[[3.0, 1.0], [0.5, 2.0]]], np.float32)
 
 
 @pytest.fixture
@@ -374,9 +375,8 @@ def train(tmp_path, monkeypatch):
     monkeypatch.setattr(driver, "Programs", tiny.programs)
 
     def trained(save_replay: bool) -> driver.Driver:
-        config = TrainConfig(
-            "tiny:Clock", steps=100, envs=2, eval_every=50, eval_episodes=1, log_every=25, checkpoint_every=50, save_replay=save_replay
-        )  # fmt: skip
+        every = {"log_every": 25, "eval_every": 50, "eval_episodes": 1, "checkpoint_every": 50}
+        config = TrainConfig("tiny:Clock", steps=100, envs=2, save_replay=save_replay, **every)
         run = driver.start(config, SETTINGS, {"length": 7}, str(tmp_path / "run"))
         assert run.learn(100)
         return run
@@ -385,8 +385,9 @@ def train(tmp_path, monkeypatch):
 
 
 def actions(run: driver.Driver) -> np.ndarray:
-    act = [run.programs.act(run.loop.view, (), OBS, run.loop.roots, np.uint32(9), explore=explore)[0] for explore in (False, True)]
-    return np.stack(act)
+    """The mean action, and a sample."""
+    arguments = (run.loop.view, (), OBS, run.loop.roots, np.uint32(9))
+    return np.stack([run.programs.act(*arguments, explore=explore)[0] for explore in (False, True)])
 
 
 @pytest.mark.parametrize("save_replay", [True, False])
@@ -417,20 +418,32 @@ def test_the_replay_comes_back_cut_at_the_newest_row(train):
 def test_a_restored_run_plays_new_episodes(train):
     """Its environments are seeded with the numbers that follow, and what it reports of them is true."""
     run = train(True)
-    before = [seed for env in run.envs._envs[0] for seed in env.unwrapped.seeds]
     again = driver.reopen(run.path)
     again.learn(140)
-    after = [[seed for seed in env.unwrapped.seeds if seed is not None] for env in again.envs._envs[0]]
-    assert not set(before) & set(sum(after, []))
-    first = {e.env: e for e in reversed(again._recent[0]) if e.number >= run.envs.episodes[0, e.env]}
-    assert [first[env].seed for env in (0, 1)] == [seeds[0] for seeds in after]
+    before, after = ([env.unwrapped.played for env in r.envs._envs[0]] for r in (run, again))
+    assert not set(sum(before, [])) & set(sum(after, []))
+    for env, seeds in enumerate(after):
+        finished = [e.seed for e in again._recent[0] if e.env == env and e.number >= run.envs.episodes[0, env]]
+        assert len(finished) > 1 and finished == seeds[: len(finished)]
+
+
+@pytest.mark.parametrize("save_replay", [True, False])
+def test_a_restored_run_learns_from_what_happened(train, save_replay):
+    """The interruption is no transition: neither to the first observation after it, nor from one before it."""
+    again = driver.reopen(train(save_replay).path)
+    again.learn(140)
+    batch = ring.sample(again.loop.ring, jax.random.split(jax.random.key(0), 1), 4096, 1, jnp.ones(1))
+    obs, next_obs = np.array(batch.obs[0]), np.array(batch.next_obs[0])
+    assert_array_equal(next_obs, obs + [0, 1])
+    assert_array_equal(batch.reward[0], 10 * next_obs[:, 0] + next_obs[:, 1])
 
 
 def test_the_best_checkpoint_is_kept_beside_the_last(train):
     run = train(True)
     best = driver.reopen(run.path, best=True)
     (found,) = checkpoint.find(run.path / folder.CHECKPOINTS, "best")
-    assert best.loop.step == checkpoint.read_manifest(found)["step"] and checkpoint.read_manifest(found)["replay"] is None
+    manifest = checkpoint.read_manifest(found)
+    assert best.loop.step == manifest["step"] and manifest["replay"] is None
 
 
 def test_a_run_without_a_checkpoint_is_refused(train):

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,9 @@ TINY = [
     "--max-episode-steps", "30", "--log-every", "20", "--eval-every", "60", "--eval-episodes", "3",
 ]  # fmt: skip
 TASKS = """
+import os
+import signal
+
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
@@ -32,16 +34,18 @@ class Task(gymnasium.Env):
     action_space = Box(-2, 3, (1,), np.float32)
 
     def __init__(self, fault="", length=10):
-        self.fault, self.length = fault, length
+        self.fault, self.length, self.steps = fault, length, 0
 
     def reset(self, *, seed=None, options=None):
         self.now = 0
         return np.zeros(2, np.float32), {}
 
     def step(self, action):
-        self.now += 1
+        self.now, self.steps = self.now + 1, self.steps + 1
+        if self.fault == "interrupt" and self.steps == 47:
+            os.kill(os.getpid(), signal.SIGINT)
         obs = np.full(2, 0.1, np.float32)
-        if self.fault == "nan" and self.now == 7:
+        if self.fault == "hole" and self.now == 7:
             obs[1] = np.nan
         if self.fault == "shape" and self.now == 7:
             obs = np.zeros(3, np.float32)
@@ -189,7 +193,9 @@ def test_a_missing_extra_is_named(monkeypatch, capsys):
     assert 'pip install "maxent-rl[box2d]"' in refusal(capsys, "train", "BipedalWalker-v3")
 
 
-@pytest.mark.parametrize(("fault", "part"), [("nan", "observation[1] is nan"), ("shape", "observation has shape (3,)")])
+@pytest.mark.parametrize(
+    ("fault", "part"), [("hole", "observation[1] is nan"), ("shape", "observation has shape (3,)")]
+)
 def test_an_observation_that_breaks_its_description_is_named(fault, part, capsys):
     assert main(["train", "own_tasks:Task", "--env.fault", fault, "--steps", "20", *TINY]) == 2
     line = capsys.readouterr().err
@@ -353,14 +359,16 @@ def test_the_process_ends_with_the_exit_code():
     assert (process.returncode, out, err.count("\n")) == (2, "", 1) and "did you mean --sac.tau" in err
 
 
-def test_ctrl_c_saves_and_says_how_to_continue(capsys):
-    process = command("train", "own_tasks:Task", "--steps", "1_000_000", "--out", "a run", *TINY, env=dict(os.environ))
-    for line in process.stdout:
-        if line.startswith("step"):
-            break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.count("\n") == 1 and "continue with: maxent resume 'a run'" in err
+def test_ctrl_c_saves_a_whole_iteration_and_says_how_to_continue(capsys):
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where tests run in the background
+    try:
+        words = ["own_tasks:Task", "--env.fault", "interrupt", "--steps", "1_000_000", "--out", "a run"]
+        assert main(["train", *words, *TINY]) == 130
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    err = capsys.readouterr().err
+    assert err == "maxent: interrupted, saved at step 47; continue with: maxent resume 'a run'\n"
+    counters = json.loads(Path("a run/checkpoints/step-000000047/checkpoint.json").read_text())["counters"]
+    assert (counters["step"], counters["updates"]) == (47, 7)
     assert main(["eval", "a run", "--episodes", "1"]) == 0
     assert "return 10.0" in capsys.readouterr().out

@@ -6,13 +6,12 @@ import sys
 from dataclasses import asdict, fields, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maxent import registry
-from maxent.config import (
-    ReplayConfig, SACConfig, TrainConfig, build, check, numbers, parse_value, read_toml, without_numbers,
-)  # fmt: skip
+from maxent.config import ReplayConfig, SACConfig, TrainConfig, build, check, numbers, parse_value, read_toml
+from maxent.config import without_numbers as blanked
 from maxent.errors import ConfigError, MaxentError
 from maxent.run import folder
 
@@ -54,11 +53,10 @@ def test_a_wrong_setting_is_refused_in_one_line(values, parts):
     assert isinstance(error.value, MaxentError) and isinstance(error.value, ValueError)
 
 
-@pytest.mark.parametrize("values", [{"steps": 0}, {"seeds": 0}, {"seed": -1}, {"envs": 0}, {"log_every": 0}, {"eval_episodes": 0}])
-def test_a_run_of_nothing_is_refused(values):
-    (name,) = values
-    with pytest.raises(ConfigError, match=f"{name} is {values[name]}: it must be at least"):
-        build(TrainConfig, {"env": "Pendulum-v1"} | values, "train")
+@pytest.mark.parametrize("name", ["steps", "seeds", "envs", "log_every", "eval_episodes", "keep_checkpoints"])
+def test_a_run_of_nothing_is_refused(name):
+    with pytest.raises(ConfigError, match=f"{name} is 0: it must be at least 1"):
+        build(TrainConfig, {"env": "Pendulum-v1", name: 0}, "train")
 
 
 @configs
@@ -87,7 +85,8 @@ def test_the_nearest_setting_is_suggested():
 
 
 def test_values_become_what_the_field_declares():
-    config = build(SACConfig, {"learning_rate": 1, "hidden_sizes": [64, 32], "temperature": 0, "target_entropy": "auto"}, "x")
+    values = {"learning_rate": 1, "hidden_sizes": [64, 32], "temperature": 0, "target_entropy": "auto"}
+    config = build(SACConfig, values, "x")
     assert (config.learning_rate, config.hidden_sizes, config.temperature) == (1.0, (64, 32), 0.0)
     assert type(config.learning_rate) is float and type(config.temperature) is float and config.target_entropy == "auto"
     hash(config)
@@ -96,8 +95,8 @@ def test_values_become_what_the_field_declares():
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("true", True), ("3", 3), ("-0.5", -0.5), ("1e-3", 1e-3), ("1_000", 1000), ("[1, 2]", [1, 2]), ('"3"', "3"), ("auto", "auto"),
-        ("", ""), ("a b", "a b"), ("relu", "relu"), ("[1,", "[1,"), ("True", "True"), ("3\nx = 4", "3\nx = 4"),
+        ("true", True), ("3", 3), ("-0.5", -0.5), ("1e-3", 1e-3), ("1_000", 1000), ("[1, 2]", [1, 2]), ('"3"', "3"),
+        ("auto", "auto"), ("", ""), ("a b", "a b"), ("[1,", "[1,"), ("True", "True"),
     ],
 )  # fmt: skip
 def test_words_of_the_command_line(text, value):
@@ -116,7 +115,7 @@ def test_numbers_are_the_swept_settings_that_have_a_value():
 
 @configs
 def test_without_numbers_every_swept_number_is_nan_and_nothing_else_changed(config):
-    blank = without_numbers(config)
+    blank = blanked(config)
     for f in fields(config):
         before, after = getattr(config, f.name), getattr(blank, f.name)
         assert math.isnan(after) if f.name in numbers(config) else after == before
@@ -129,9 +128,10 @@ finite = st.floats(0, 1)
 sac = st.builds(
     SACConfig,
     gamma=finite, tau=finite, learning_rate=finite, temperature=finite | st.just("auto"), utd=st.floats(0.01, 100),
-    target_entropy=st.floats(-1e6, 1e6) | st.just("auto"), hidden_sizes=st.lists(st.integers(1, 999), max_size=4).map(tuple),
-    layer_norm=st.booleans(), activation=st.sampled_from(["relu", "tanh", "silu"]), n_step=st.integers(1, 9),
-    max_grad_norm=st.floats(0, 1e9),
+    target_entropy=st.floats(-1e6, 1e6) | st.just("auto"),
+    hidden_sizes=st.lists(st.integers(1, 999), max_size=4).map(tuple), layer_norm=st.booleans(),
+    activation=st.sampled_from(["relu", "tanh", "silu"]),
+    n_step=st.integers(1, 9), max_grad_norm=st.floats(0, 1e9),
 )  # fmt: skip
 train = st.builds(
     TrainConfig,
@@ -142,18 +142,19 @@ scalars = st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=Fal
 kwargs = st.dictionaries(st.text(max_size=5), scalars | st.lists(scalars, max_size=3), max_size=3)
 
 
+@settings(deadline=None)
 @given(train, sac, kwargs)
-def test_a_run_folder_gives_back_every_setting(tmp_path_factory, run, settings, env_kwargs):
+def test_a_run_folder_gives_back_every_setting(tmp_path_factory, run, algorithm, env_kwargs):
     path = tmp_path_factory.mktemp("run")
-    folder.create(path, run, settings, env_kwargs)
-    assert folder.read(path) == (run, settings, env_kwargs)
+    folder.write_config(path, run, algorithm, env_kwargs)
+    assert folder.read(path) == (run, algorithm, env_kwargs)
 
 
 @pytest.mark.parametrize("name", registry.ALGORITHMS)
 def test_every_algorithms_defaults_survive_a_file(name, tmp_path):
-    run, settings = TrainConfig("Pendulum-v1", algo=name), registry.entry(name).config()
-    folder.create(tmp_path, run, settings, {})
-    assert folder.read(tmp_path) == (run, settings, {})
+    run, algorithm = TrainConfig("Pendulum-v1", algo=name), registry.entry(name).config()
+    folder.create(tmp_path / "run", run, algorithm, {"g": 9.8})
+    assert folder.read(tmp_path / "run") == (run, algorithm, {"g": 9.8})
 
 
 BROKEN = {
@@ -175,7 +176,7 @@ def test_a_broken_file_is_refused_in_one_line(tmp_path, content, parts):
     with pytest.raises(ConfigError) as error:
         folder.read(tmp_path)
     message = str(error.value)
-    assert "\n" not in message and all(part in message for part in [folder.CONFIG, *parts]), message
+    assert "\n" not in message and all(part in message for part in parts), message
 
 
 def test_a_folder_that_is_no_run_and_a_file_that_is_none(tmp_path):
@@ -186,5 +187,6 @@ def test_a_folder_that_is_no_run_and_a_file_that_is_none(tmp_path):
 
 
 def test_settings_do_not_import_jax():
-    code = "import sys, maxent.config; sys.exit(any(name.split('.')[0] in ('jax', 'jaxlib', 'optax') for name in sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = "import sys, maxent.config; print(*{name.split('.')[0] for name in sys.modules})"
+    imported = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "maxent" in imported and not {"jax", "jaxlib", "optax"} & set(imported)

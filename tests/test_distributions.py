@@ -82,7 +82,11 @@ def test_log_probabilities_are_right_where_tanh_rounds_to_one(u: float) -> None:
 @jax.jit
 def slopes(mean: jax.Array, log_std: jax.Array, key: jax.Array) -> tuple[tuple[jax.Array, jax.Array], ...]:
     """The gradients of a sample's action and of its log-probability."""
-    return tuple(jax.grad(lambda m, s: tanh_normal_sample(m, s, key)[i].sum(), (0, 1))(mean, log_std) for i in (0, 1))
+
+    def slope(i: int) -> tuple[jax.Array, jax.Array]:
+        return jax.grad(lambda m, s: tanh_normal_sample(m, s, key)[i].sum(), (0, 1))(mean, log_std)
+
+    return slope(0), slope(1)
 
 
 @pytest.mark.parametrize("scale", [0, 1, 10])

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from numpy.testing import assert_allclose, assert_array_equal
-from reference import sac_numpy as reference
 
 from maxent import networks
 from maxent.config import Activation
 from maxent.envs.spaces import empty_batch, spec_of, write_observation
 from maxent.networks import MLP, Linear, Norm
 from maxent.types import Leaf, Tree
+from reference import sac_numpy as reference
 
 LEAVES: dict[str, tuple[Leaf, object, list[float]]] = {
     "a vector as it is": (Leaf((3,), "float32"), [1.5, -300.0, 0.0], [1.5, -300.0, 0.0]),
@@ -93,7 +93,7 @@ def test_layer_norm_forgets_shift_and_scale_of_a_row() -> None:
     """Rows come out with mean 0 and variance 1, then scaled and offset."""
     x = np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)
     apply = jax.jit(networks.layer_norm)
-    unit, other = (Norm(np.full(64, scale, np.float32), np.full(64, offset, np.float32)) for scale, offset in ((1, 0), (2, 3)))
+    unit, other = (Norm(np.full(64, a, np.float32), np.full(64, b, np.float32)) for a, b in ((1, 0), (2, 3)))
     normal = np.asarray(apply(unit, x))
     assert_allclose(normal.mean(-1), 0, atol=1e-5)
     assert_allclose(normal.std(-1), 1, atol=1e-3)

@@ -11,7 +11,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from maxent import operators
 from maxent.operators import Moments
 
-
 add = jax.jit(operators.add_to_moments)
 
 
@@ -26,7 +25,7 @@ def moments_of(*blocks: np.ndarray, weights: list[np.ndarray] | None = None) -> 
 
 def test_a_target_bootstraps_by_its_discount() -> None:
     """A whole step of it at a time limit, nothing of it at an end, γ^m of it after m steps."""
-    target = operators.bellman_target(np.array([1.0, 1.0, 1.0]), np.array([0.9, 0.0, 0.9**3]), np.array([10.0, 10.0, 10.0]))
+    target = operators.bellman_target(np.ones(3), np.array([0.9, 0.0, 0.9**3]), np.full(3, 10.0))
     assert_allclose(target, [10.0, 1.0, 1 + 10 * 0.729])
 
 
@@ -38,7 +37,8 @@ def test_improbable_actions_are_worth_more() -> None:
 @pytest.mark.parametrize(("tau", "expected"), [(0.0, 1.0), (0.25, 2.0), (1.0, 5.0)])
 def test_polyak_moves_its_share_of_the_way(tau: float, expected: float) -> None:
     """From 1 towards 5, in every array of the tree."""
-    moved = operators.polyak({"a": jnp.ones(2), "b": (jnp.ones(()),)}, {"a": jnp.full(2, 5.0), "b": (jnp.full((), 5.0),)}, tau)
+    target, online = ({"a": np.full(2, x), "b": (np.full((), x),)} for x in (1.0, 5.0))
+    moved = operators.polyak(target, online, tau)
     assert_array_equal(moved["a"], [expected, expected])
     assert_array_equal(moved["b"][0], expected)
 

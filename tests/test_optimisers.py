@@ -67,7 +67,8 @@ def test_a_long_gradient_is_cut_to_the_norm_and_a_short_one_kept() -> None:
         _, state = one_step(0.5, 0.1, g, optimisers.adam(0.5).init(PARAMS), PARAMS)
         given = jax.tree.map(lambda m: m / 0.1, optax.tree_utils.tree_get(state, "mu"))
         assert_allclose(norm(given), kept or norm(g), rtol=1e-5)
-        jax.tree.map(lambda a, b: assert_allclose(a / norm(given), b / norm(g), rtol=1e-5), given, g)
+        for name in PARAMS:
+            assert_allclose(given[name] / norm(given), g[name] / norm(g), rtol=1e-5)
 
 
 def test_without_a_norm_nothing_is_cut() -> None:

@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from maxent.algorithms.sac import SAC
+from maxent.algorithms.sac import SAC as SAC
 from maxent.config import SACConfig
 from maxent.loops.programs import Programs
 
@@ -20,7 +20,8 @@ programs = cache(Programs)
 class Clock(gymnasium.Env):
     """Shows [episode, steps taken in it] and pays 10·episode + steps; the episode ends after `length` steps.
 
-    `ending` says how: "terminated", "truncated" or "both". What it was given is kept in `seeds` and `actions`.
+    `ending` says how: "terminated", "truncated" or "both". What it was given is kept in `seeds` and `actions`;
+    `played` has the seeds of the episodes in which a step was taken.
     """
 
     def __init__(self, length: int = 3, ending: str = "terminated") -> None:
@@ -28,7 +29,7 @@ class Clock(gymnasium.Env):
         self.action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
         self.length, self.ending = length, ending
         self.episode, self.now = -1, 0
-        self.seeds, self.actions = [], []
+        self.seeds, self.played, self.actions = [], [], []
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -38,6 +39,7 @@ class Clock(gymnasium.Env):
 
     def step(self, action):
         self.now += 1
+        self.played += self.seeds[-1:] if self.now == 1 else []
         self.actions.append(action)
         over = self.now >= self.length
         terminated, truncated = over and self.ending != "truncated", over and self.ending != "terminated"

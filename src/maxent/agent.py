@@ -161,7 +161,7 @@ class Agent:
             view, carry, obs, roots, np.uint32(self._predictions), explore=not deterministic, name="predict"
         )
         self._predictions += 1
-        actions = [spaces.environment_action(self.action_space, a) for a in np.asarray(action)[0]]
+        actions = [spaces.environment_action(self.action_space)(a) for a in np.asarray(action)[0]]
         return (actions[0] if count is None else np.stack(actions)), state
 
     def evaluate(

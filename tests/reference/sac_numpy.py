@@ -152,17 +152,15 @@ def policy_head(setting: Setting, policy: Arrays, x: np.ndarray) -> tuple[np.nda
 
 
 def squash(mean: np.ndarray, log_std: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """a = tanh(μ + σε) and log π(a), by log N(u; μ, σ) - Σ log(1 - a²) (appendix C)."""
-    action = np.tanh(mean + np.exp(log_std) * noise)
+    """a = tanh(u), u = μ + σε, and log π(a) = log N(u; μ, σ) - Σ log(1 - a²) (appendix C); 1 - a² = 1 / cosh²u."""
+    u = mean + np.exp(log_std) * noise
     log_normal = -0.5 * noise**2 - log_std - 0.5 * np.log(2 * np.pi)
-    return action, (log_normal - np.log(1 - action**2)).sum(-1)
+    return np.tanh(u), (log_normal + 2 * np.log(np.cosh(u))).sum(-1)
 
 
 def values(setting: Setting, ensemble: Arrays, x: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, list[Tape]]:
     """Q_i(s, a), [critic, batch], and the tapes."""
-    passes = [
-        forward(member(ensemble, i), np.hstack([x, action]), setting.activation) for i in range(setting.critics)
-    ]
+    passes = [forward(member(ensemble, i), np.hstack([x, action]), setting.activation) for i in range(setting.critics)]
     return np.stack([out[:, 0] for out, _ in passes]), [tape for _, tape in passes]
 
 
@@ -242,9 +240,7 @@ def update(
     if setting.learn_temperature:
         loss_temperature, slope = temperature_loss(setting, float(learner.temperature.params["log"]), log_prob)
         gradients["temperature"] = {"log": np.array(slope)}
-        learner.temperature.descend(
-            gradients["temperature"], decay * setting.temperature_rate, setting.max_grad_norm
-        )
+        learner.temperature.descend(gradients["temperature"], decay * setting.temperature_rate, setting.max_grad_norm)
 
     for name, online in learner.critics.params.items():
         learner.targets[name] = (1 - setting.tau) * learner.targets[name] + setting.tau * online

@@ -81,6 +81,7 @@ class HostEnvs:
         first = self._envs[0][0]
         self.observation_space, self.action_space = first.observation_space, first.action_space
         self.spec = spaces.spec_of(first.observation_space, first.action_space)
+        self._taken = spaces.environment_action(first.action_space)
         self.finished: list[Episode] = []
         self.episodes = np.zeros(self.shape, np.int64)
         """Episodes begun in each environment."""
@@ -112,8 +113,7 @@ class HostEnvs:
                 if self._over[at]:
                     env_obs = self._reset(env, at)
                 else:
-                    taken = spaces.environment_action(self.action_space, action[at])
-                    env_obs, r, terminated, truncated, info = env.step(taken)
+                    env_obs, r, terminated, truncated, info = env.step(self._taken(action[at]))
                     reward[at], discount[at], boundary[at] = r, not terminated, terminated or truncated
                     self._account(at, r, boundary[at], info)
                 try:
@@ -176,6 +176,7 @@ class VectorEnvs:
         self.shape = (1, vector.num_envs)
         self.observation_space, self.action_space = vector.single_observation_space, vector.single_action_space
         self.spec = spaces.spec_of(self.observation_space, self.action_space)
+        self._taken = spaces.environment_action(self.action_space)
         mode = vector.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         self._mode = AutoresetMode(mode) if isinstance(mode, str) else mode
         if not isinstance(self._mode, AutoresetMode):
@@ -203,8 +204,7 @@ class VectorEnvs:
     def step(self, obs: Tree, action: np.ndarray) -> Stepped:
         """Take canonical actions [1, env, …]."""
         vector = self._vector
-        single = [spaces.environment_action(self.action_space, a) for a in action[0]]
-        found, reward, terminated, truncated, info = vector.step(np.stack(single))
+        found, reward, terminated, truncated, info = vector.step(np.stack([self._taken(a) for a in action[0]]))
         ended, resetting = terminated | truncated, self._over
         boundary = ended & ~resetting
         successor = self._canonical(found)

@@ -68,7 +68,8 @@ class Factory:
         if isinstance(env, str):
             found = _from_module(env)
             if found is None:
-                return partial(gymnasium.make, env, max_episode_steps=self.max_episode_steps or None)
+                limit = self.max_episode_steps or None
+                return partial(gymnasium.make, env, max_episode_steps=limit, disable_env_checker=True)
             env = found
         make = env
 

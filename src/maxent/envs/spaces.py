@@ -4,6 +4,9 @@ Observations keep their structure and their own dtypes (64-bit numbers become 32
 Actions are float32 in [-1, 1]^d or int32 choices; only here are they scaled to the environment's bounds.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from gymnasium import spaces
 
@@ -39,19 +42,23 @@ def empty_batch(spec: Tree, lead: tuple[int, ...]) -> Tree:
     return np.empty((*lead, *spec.shape), spec.dtype)
 
 
-def environment_action(space: spaces.Space, action: np.ndarray) -> np.ndarray | np.integer:
-    """A canonical action as the environment's own: its bounds, shape, dtype and first choice."""
+def environment_action(space: spaces.Space) -> Callable[[np.ndarray], Any]:
+    """The function that gives a canonical action as the environment's own: its bounds, shape, dtype, first choice."""
     if isinstance(space, spaces.Box):
-        low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-        scaled = low + 0.5 * (np.asarray(action, np.float64).reshape(space.shape) + 1.0) * (high - low)
-        if np.issubdtype(space.dtype, np.integer):
-            scaled = np.rint(scaled)
-        return np.clip(scaled, low, high).astype(space.dtype)
+        shape, dtype = space.shape, space.dtype
+        low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
+        half, whole = 0.5 * (high - low), np.issubdtype(dtype, np.integer)
+
+        def scaled(action: np.ndarray) -> np.ndarray:
+            taken = np.minimum(np.maximum(low + half * (action + 1.0), low), high)
+            return (np.rint(taken) if whole else taken).astype(dtype).reshape(shape)
+
+        return scaled
     if isinstance(space, spaces.Discrete):
-        return np.int64(action) + space.start
+        return lambda action: np.int64(action) + space.start
     if isinstance(space, spaces.MultiDiscrete):
-        return (np.asarray(action).reshape(space.nvec.shape) + space.start).astype(space.dtype)
-    return np.asarray(action).reshape(space.shape).astype(space.dtype)
+        return lambda action: (action.reshape(space.nvec.shape) + space.start).astype(space.dtype)
+    return lambda action: action.reshape(space.shape).astype(space.dtype)
 
 
 def _observation_leaves(space: spaces.Space, where: str) -> Tree:

@@ -47,15 +47,17 @@ class HostLoop:
         self.carry: Tree = programs.algorithm.initial_carry(programs.config, programs.spec, (members, count))
         self.ring = ring.empty(programs.spec, ring_rows(config.buffer_size, count), members, count)
         self.learns_from = config.learning_starts
-        """The step of the first update; later where a resumed run has an empty replay."""
+        """The step of the first update; where a resumed run has an empty replay, it collects as much first."""
+        self.stopping = False
+        """Set it to leave `run` when the iteration under way is done: only between two of them is the state whole."""
         self._begin_episodes()
 
     def run(self, total: int, every: int) -> Iterator[Report]:
         """Go on to the step `total`, reporting at every multiple of `every` and at the end."""
         observes = self.programs.observes(self.learned, self.stepped.row)
-        while self.step < total:
+        while self.step < total and not self.stopping:
             target = min(total, (self.step // every + 1) * every)
-            while self.step < target:
+            while self.step < target and not self.stopping:
                 self._iterate(observes)
             yield self._report()
 
@@ -75,13 +77,12 @@ class HostLoop:
     def _iterate(self, observes: bool) -> None:
         programs, config, count = self.programs, self.programs.config, self.envs.shape[1]
         obs, step = self.stepped.obs, np.uint32(self.step)
-        learning = self.step >= self.learns_from
-        if learning:
-            action, self.carry, _ = programs.act(self.view, self.carry, obs, self.roots, step, explore=True)
-        else:
+        if self.step < config.learning_starts:
             action = programs.warm_up(self.roots, step, envs=count)
+        else:
+            action, self.carry, _ = programs.act(self.view, self.carry, obs, self.roots, step, explore=True)
         action = np.asarray(action)
-        due = updates_due(config.utd, self.step - self.learns_from, count) if learning else 0
+        due = updates_due(config.utd, self.step - self.learns_from, count)
         if due:
             self.learned, self.view = programs.learn(
                 self.learned, self.ring, self.roots, np.uint32(self.updates), count=due
@@ -112,4 +113,6 @@ def ring_rows(buffer_size: int, envs: int) -> int:
 
 def updates_due(utd: float, learning_steps: int, count: int) -> int:
     """Updates in the iteration that begins so many steps after learning did, with `count` steps an iteration."""
+    if learning_steps < 0:
+        return 0
     return int((learning_steps + count) * utd) - int(learning_steps * utd)

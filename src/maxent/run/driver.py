@@ -3,9 +3,12 @@
 The command and the Python object are two faces of it.
 """
 
+import signal
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,7 +99,8 @@ class Driver:
             loggers.append(CSVLogger(self.path / folder.PROGRESS, self.path / folder.EVALUATIONS))
             loggers.append(TensorBoardLogger(self.path / folder.TENSORBOARD, len(self.seeds)))
         try:
-            finished = self._learn(total, callbacks, loggers)
+            with self._interrupted_between_iterations():
+                finished = self._learn(total, callbacks, loggers)
         finally:
             if self.path is not None:
                 self.save(self.path)
@@ -167,6 +171,30 @@ class Driver:
         if self.path is not None:
             for name in (folder.PROGRESS, folder.EVALUATIONS):
                 cut_back(self.path / name, self.loop.step)
+
+    @contextmanager
+    def _interrupted_between_iterations(self) -> Iterator[None]:
+        """Let the first Ctrl-C wait for the iteration under way, in which arrays are donated; a second one does not.
+
+        Only the main thread hears of it, and a handler that somebody else has set stays.
+        """
+        usual, loop = signal.default_int_handler, self.loop
+        loop.stopping = False
+        if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
+            yield
+            return
+
+        def stop(*_: Any) -> None:
+            loop.stopping = True
+            signal.signal(signal.SIGINT, usual)
+
+        signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, usual)
+        if loop.stopping:
+            raise KeyboardInterrupt
 
     def _learn(self, total: int, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> bool:
         config, every = self.config, self.config.log_every

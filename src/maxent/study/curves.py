@@ -21,7 +21,7 @@ STYLE = {
     "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlesize": 12, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "axes.titlepad": 12, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "axes.axisbelow": True, "axes.labelpad": 8, "grid.color": RULE, "grid.linewidth": 0.8,
-    "font.size": 10, "legend.framealpha": 0.9, "legend.edgecolor": "white", "lines.solid_capstyle": "round", "text.color": INK,
+    "font.size": 10, "legend.edgecolor": "white", "lines.solid_capstyle": "round", "text.color": INK,
     "xtick.color": INK, "ytick.color": INK, "figure.facecolor": "white", "savefig.dpi": 160,
 }  # fmt: skip
 
