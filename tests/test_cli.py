@@ -367,8 +367,9 @@ def test_ctrl_c_saves_a_whole_iteration_and_says_how_to_continue(capsys):
     finally:
         signal.signal(signal.SIGINT, usual)
     err = capsys.readouterr().err
-    assert err == "maxent: interrupted, saved at step 47; continue with: maxent resume 'a run'\n"
-    counters = json.loads(Path("a run/checkpoints/step-000000047/checkpoint.json").read_text())["counters"]
-    assert (counters["step"], counters["updates"]) == (47, 7)
+    # 47 steps in episodes of 10, and the four resets between them.
+    assert err == "maxent: interrupted, saved at step 51; continue with: maxent resume 'a run'\n"
+    counters = json.loads(Path("a run/checkpoints/step-000000051/checkpoint.json").read_text())["counters"]
+    assert (counters["step"], counters["updates"]) == (51, 11)
     assert main(["eval", "a run", "--episodes", "1"]) == 0
     assert "return 10.0" in capsys.readouterr().out

@@ -113,6 +113,8 @@ def test_a_member_learns_what_a_run_alone_learns():
     """Warm-up to the last bit; then 100 updates, whose sums are ordered otherwise, to float tolerance."""
     seeds, total = [0, 1, 2], 50 + 100
     together = run(pendulum(seeds), total)
+    weights = np.array(together.view.policy.network.layers[0].weight)
+    assert not np.any(weights[0] == weights[1])
     for member, seed in enumerate(seeds):
         alone = run(pendulum([seed]), total)
         assert together.updates == alone.updates == 100
@@ -123,16 +125,12 @@ def test_a_member_learns_what_a_run_alone_learns():
             assert_allclose(a[member], b[0], rtol=1e-4, atol=1e-5)
 
 
-def test_members_learn_different_things():
-    policy = run(pendulum([0, 1]), 60).view.policy.network.layers[0].weight
-    assert not np.any(np.array(policy[0]) == np.array(policy[1]))
-
-
 # --- compiled once ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("utd", "envs"), [(1.0, 1), (0.3, 1), (4.0, 1), (1.0, 3), (0.3, 3)])
 def test_nothing_is_compiled_after_warm_up(utd, envs):
+    """And the loop keeps to the schedule: utd updates a step since learning started."""
     host = HostEnvs(lambda: tiny.Clock(5), [0, 1], envs)
     settings = replace(tiny.SETTINGS, utd=utd, hidden_sizes=(4,), learning_starts=12)
     programs = Programs(tiny.SAC, settings, host.spec)
@@ -141,8 +139,11 @@ def test_nothing_is_compiled_after_warm_up(utd, envs):
 
     def go(total: int) -> None:
         run(loop, total, 10)
+        assert (loop.step, loop.updates) == (total, floor(utd * (total - 12)))
         evaluate(programs, loop.view, evaluation, loop.roots, 2)
 
+    run(loop, 12)
+    assert (loop.step, loop.updates) == (12, 0)
     go(30)
     once = {"learn": 1, "add": 1, "warm_up": 1, "view": 1, "act": 2}  # acting is traced for exploring and for the mean
     assert {name: programs.traces[name] for name in once} == once
@@ -170,16 +171,6 @@ def test_updates_do_not_depend_on_the_number_of_environments(utd, rounds):
     assert len(set(totals.values())) == 1
 
 
-@pytest.mark.parametrize(("utd", "envs"), [(0.3, 1), (0.3, 3), (2.0, 3)])
-def test_the_loop_keeps_the_schedule(utd, envs):
-    loop = clock(envs=envs, utd=utd, learning_starts=12, hidden_sizes=(4,))
-    run(loop, 12)
-    assert (loop.step, loop.updates) == (12, 0)
-    for total in (24, 60, 90):
-        run(loop, total)
-        assert (loop.step, loop.updates) == (total, floor(utd * (total - 12)))
-
-
 # --- reports ------------------------------------------------------------------------------------------------
 
 
@@ -196,7 +187,7 @@ def test_reports_come_at_multiples_and_at_the_end():
 def test_metrics_are_the_means_of_their_period():
     (period,) = [r for r in reports(50) if r.step == 100]
     single = [r.metrics for r in reports(1) if 50 < r.step <= 100]
-    assert set(period.metrics) == set(tiny.SAC.metrics) and len(single) == 50
+    assert {"critic_loss", "temperature", "entropy"} < set(period.metrics) and len(single) == 50
     for name, mean in period.metrics.items():
         assert_allclose(mean, np.mean([m[name] for m in single], 0), rtol=1e-4, atol=1e-5)
 
@@ -244,9 +235,9 @@ def test_resets_are_never_learned_from():
     assert set(now) == {0, 1, 2} and set(episode) == set(range(12))
 
 
-@pytest.mark.parametrize(("learning_starts", "n_step"), [(0, 1), (1, 1), (0, 3), (2, 3), (20, 3)])
+@pytest.mark.parametrize(("learning_starts", "n_step"), [(0, 1), (2, 3), (20, 3)])
 def test_every_batch_is_made_of_what_happened(learning_starts, n_step):
-    """From the first update on, whenever learning starts."""
+    """From the first update on, whenever learning starts: m ≤ n steps of one episode, their rewards, γ^m."""
     seen = []
 
     def update(config, spec, state, batch, key, index):
@@ -259,13 +250,12 @@ def test_every_batch_is_made_of_what_happened(learning_starts, n_step):
     loop = clock(4, algorithm=spied, learning_starts=learning_starts, n_step=n_step, gamma=gamma, hidden_sizes=(4,))
     run(loop, 40)
     jax.effects_barrier()
-    assert len(seen) == loop.updates > 10
+    assert len(seen) == loop.updates > 10 and max(columns[0].max() for columns in seen) == 7
     for obs, next_obs, reward, discount in seen:
         (episode, now), (next_episode, next_now) = np.moveaxis(obs, -1, 0), np.moveaxis(next_obs, -1, 0)
         assert_array_equal(next_episode, episode)
-        assert_array_equal(next_now, np.minimum(now + n_step, 4))
         taken = (next_now - now).astype(int)
-        assert taken.min() > 0
+        assert 1 <= taken.min() and taken.max() <= n_step
         rewards = [sum(gamma**i * (10 * e + n + 1 + i) for i in range(m)) for e, n, m in zip(episode, now, taken)]
         assert_array_equal(reward, np.array(rewards, np.float32))
         assert_array_equal(discount, np.where(next_now == 4, 0, gamma**taken))

@@ -48,7 +48,7 @@ def test_moments_do_not_depend_on_how_the_rows_came(cuts: list[int]) -> None:
     """In whatever blocks: the mean and variance of all rows, far from zero too."""
     rows = np.random.default_rng(0).standard_normal((40, 3)) * [1, 5, 0.1] + [0, 100, 3]
     moments = moments_of(*np.split(rows, cuts))
-    assert moments.count == 40
+    assert moments.weight == 40
     assert_allclose(moments.mean, rows.mean(0), rtol=1e-5, atol=1e-5)
     assert_allclose(moments.variance, rows.var(0), rtol=1e-3, atol=1e-5)
 
@@ -61,7 +61,7 @@ def test_rows_of_weight_zero_do_not_count(weights: list[list[int]]) -> None:
     weight = np.array(weights, float)
     moments = moments_of(*np.where(weight[..., None] > 0, blocks, 1e3), weights=list(weight))
     real = blocks[weight == 1]
-    assert moments.count == len(real)
+    assert moments.weight == len(real)
     assert_allclose(moments.mean, real.mean(0) if len(real) else 0, atol=1e-5)
     assert_allclose(moments.variance, real.var(0) if len(real) else 1, atol=1e-5)
 

@@ -89,5 +89,5 @@ class Algorithm(NamedTuple):
     update: Callable[..., Any]
     feed: Literal["replay", "rollout"]
     actions: tuple[Literal["continuous", "discrete"], ...]
-    metrics: tuple[str, ...]
-    """The names of the metrics that `update` returns, fixed."""
+    metrics: Callable[[Any], tuple[str, ...]]
+    """(config) → the names of the metrics that `update` returns, all scalars."""

@@ -220,7 +220,7 @@ def temperature_loss(setting: Setting, log_temperature: float, log_prob: np.ndar
 
 def update(
     setting: Setting, learner: Learner, batch: Arrays, noises: tuple[np.ndarray, np.ndarray], index: int
-) -> tuple[dict[str, np.ndarray | float], dict[str, Arrays]]:
+) -> tuple[dict[str, float], dict[str, Arrays]]:
     """Critics, policy, temperature, target critics (algorithm 1): changes the learner; metrics and gradients."""
     decay = max(1 - index / setting.decay_updates, 0) if setting.decay_updates else 1.0
     temperature = float(np.exp(learner.temperature.params["log"]))
@@ -246,7 +246,6 @@ def update(
         learner.targets[name] = (1 - setting.tau) * learner.targets[name] + setting.tau * online
     metrics = {
         "critic_loss": critic_losses.sum(),
-        "critic_losses": critic_losses,
         "actor_loss": actor_loss,
         "temperature_loss": loss_temperature,
         "temperature": temperature,
@@ -257,5 +256,5 @@ def update(
         "obs_min": batch["obs"].min(),
         "obs_max": batch["obs"].max(),
         "obs_mean": batch["obs"].mean(),
-    }
+    } | {f"critic_loss_{i}": loss for i, loss in enumerate(critic_losses)}
     return metrics, gradients

@@ -31,7 +31,7 @@ from maxent.operators import Moments
 from maxent.types import Algorithm, Spec, Transition, Tree
 
 METRICS = (
-    "critic_loss", "critic_losses", "actor_loss", "temperature_loss", "temperature", "entropy",
+    "critic_loss", "actor_loss", "temperature_loss", "temperature", "entropy",
     "q_mean", "q_std", "target_q_mean", "obs_min", "obs_max", "obs_mean",
 )  # fmt: skip
 
@@ -228,11 +228,16 @@ def update(
         critics_opt=critics_opt,
         temperature_opt=temperature_opt,
     )
-    metrics = (
-        loss_q, losses_q, loss_policy, loss_temperature, temperature, -log_prob.mean(),
-        q.mean(), q.std(), target_q.mean(), seen.min(), seen.max(), seen.mean(),
+    values = (
+        loss_q, loss_policy, loss_temperature, temperature, -log_prob.mean(),
+        q.mean(), q.std(), target_q.mean(), seen.min(), seen.max(), seen.mean(), *losses_q,
     )  # fmt: skip
-    return state, dict(zip(METRICS, metrics, strict=True))
+    return state, dict(zip(metrics(config), values, strict=True))
+
+
+def metrics(config: SACConfig) -> tuple[str, ...]:
+    """The names of what `update` reports, in its order."""
+    return (*METRICS, *(f"critic_loss_{i}" for i in range(config.critics)))
 
 
 def _or(value: float | str, default: float) -> float:
@@ -240,4 +245,4 @@ def _or(value: float | str, default: float) -> float:
     return default if isinstance(value, str) else value
 
 
-SAC = Algorithm("sac", init, view, initial_carry, act, observe, update, "replay", ("continuous",), METRICS)
+SAC = Algorithm("sac", init, view, initial_carry, act, observe, update, "replay", ("continuous",), metrics)

@@ -97,9 +97,9 @@ class HostLoop:
 
     def _report(self) -> Report:
         totals, updates = jax.device_get((self.learned.totals, self.learned.updates))
-        metrics = {name: total / updates for name, total in totals.items()} if updates else {}
+        metrics = dict(zip(self.programs.metrics, totals.T / updates, strict=True)) if updates else {}
         self.learned = self.learned._replace(
-            totals=jax.tree.map(jnp.zeros_like, self.learned.totals), updates=jnp.zeros_like(self.learned.updates)
+            totals=jnp.zeros_like(self.learned.totals), updates=jnp.zeros_like(self.learned.updates)
         )
         episodes = self.envs.finished[:]
         self.envs.finished.clear()

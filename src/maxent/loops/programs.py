@@ -24,8 +24,8 @@ class Learned(NamedTuple):
 
     state: Tree
     """The algorithm's state, every array [member, …]."""
-    totals: dict[str, Array]
-    """Every metric's sum over the updates since the last report, [member] or [member, n]."""
+    totals: Array
+    """Every metric's sum over the updates since the last report, [member, metric]: one array costs the loop less."""
     updates: Array
     """How many those are."""
 
@@ -40,6 +40,8 @@ class Programs:
         self.algorithm, self.spec = algorithm, spec
         self.config = config
         self._static = without_numbers(config)
+        self.metrics: tuple[str, ...] = algorithm.metrics(config)
+        """The names of the columns of `Learned.totals`."""
         self.traces: Counter[str] = Counter()
         self.act = jax.jit(self._counted(self._act), static_argnames=("explore", "name"))
         self.warm_up = jax.jit(self._counted(self._warm_up), static_argnames="envs")
@@ -57,18 +59,7 @@ class Programs:
         members = roots.shape[0]
         values = {name: jnp.full(members, value) for name, value in numbers(self.config).items()} | swept
         state = jax.jit(jax.vmap(init))(roots, values)
-        return Learned(state, self._no_metrics(state, roots), jnp.zeros((), jnp.int32))
-
-    def _no_metrics(self, state: Tree, roots: Array) -> dict[str, Array]:
-        """Zeros of the shapes that `update` gives its metrics."""
-
-        def metrics(state: Tree) -> dict[str, Array]:
-            rows = ring.empty(self.spec, 2, roots.shape[0], 1)
-            batch = ring.sample(rows, roots, self.config.batch_size, 1, state.numbers["gamma"])
-            update = partial(self.algorithm.update, self._static, self.spec)
-            return jax.vmap(update, (0, 0, 0, None))(state, batch, roots, jnp.uint32(0))[1]
-
-        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(metrics, state))
+        return Learned(state, jnp.zeros((members, len(self.metrics))), jnp.zeros((), jnp.int32))
 
     def observes(self, learned: Learned, row: Transition) -> bool:
         """Whether the algorithm, with this config, keeps anything of what it observes."""
@@ -122,7 +113,7 @@ class Programs:
             keys = jax.vmap(lambda root: stream(root, "update", index))(roots)
             update = partial(self.algorithm.update, config, self.spec)
             state, metrics = jax.vmap(update, (0, 0, 0, None))(learned.state, batch, keys, index)
-            totals = {name: learned.totals[name] + metrics[name] for name in learned.totals}
+            totals = learned.totals + jnp.stack([metrics[name] for name in self.metrics], -1)
             return Learned(state, totals, learned.updates + 1), None
 
         learned, _ = jax.lax.scan(one, learned, index + jnp.arange(count, dtype=jnp.uint32))

@@ -256,17 +256,11 @@ class Driver:
                 "length_mean": float(np.mean([e.length for e in recent])) if recent else "",
                 "success_rate": float(np.mean(successes)) if successes else "",
             }
-            rows.append(row | self._metrics(report, member))
+            metrics = {
+                name: float(report.metrics[name][member]) if report.metrics else "" for name in self.programs.metrics
+            }
+            rows.append(row | metrics)
         return rows
-
-    def _metrics(self, report: Report, member: int) -> Row:
-        """Every metric's number, or an empty text before the first update; vectors as name_0, name_1 and so on."""
-        row: Row = {}
-        for name, total in self.loop.learned.totals.items():
-            value = report.metrics[name][member] if report.metrics else np.full(total.shape[1:], np.nan)
-            numbers = {name: value} if value.ndim == 0 else {f"{name}_{i}": v for i, v in enumerate(value)}
-            row |= {key: "" if np.isnan(v) and not report.metrics else float(v) for key, v in numbers.items()}
-        return row
 
     def _warn_of_scale(self, rows: Sequence[Row]) -> None:
         for row in rows:
