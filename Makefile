@@ -26,7 +26,7 @@ help:
 	@echo "make clean   remove the environment and the caches; runs stay"
 
 train: $(VENV)/.ready
-	$(BIN)/maxent train --env $(ENV) --steps $(STEPS) $(ARGS)
+	$(BIN)/maxent train $(ENV) --steps $(STEPS) $(ARGS)
 
 test: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -28,8 +28,6 @@ from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 TORCH = "torch==2.13.0"
-TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-"""Here PyTorch comes without CUDA."""
 PEERS = (TORCH, "stable-baselines3==2.9.2", "sbx-rl==0.28.0")
 SHARED = ("gymnasium", "mujoco", "jax", "numpy")
 """Taken in the versions that this library runs with, so that the libraries are all that differs."""
@@ -332,7 +330,7 @@ def show(record: dict[str, Any]) -> None:
         print(line.rstrip())
 
 
-def peers_python(folder: Path) -> Path:
+def peers_python(folder: Path, torch_index: str) -> Path:
     """The Python of the peers' environment, which is made where it is missing."""
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if python.exists():
@@ -343,7 +341,8 @@ def peers_python(folder: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, "--no-deps", "--extra-index-url", TORCH_INDEX, TORCH], check=True)
+    index = ["--extra-index-url", torch_index] if torch_index else []
+    subprocess.run([*install, "--no-deps", *index, TORCH], check=True)
     ours = [f"{name}=={importlib.metadata.version(name)}" for name in SHARED]
     subprocess.run([*install, *PEERS, *ours], check=True)
     return python
@@ -356,6 +355,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=3.0, help="about how long a block takes")
     parser.add_argument("--peers", type=Path, default=HERE / ".peers", help="the peers' environment")
+    parser.add_argument("--torch-index", default="", help="package index with PyTorch for CPUs alone, else pip's own")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "speed.json")
     arguments = parser.parse_args()
     chosen = arguments.settings or list(SETTINGS)
@@ -365,7 +365,9 @@ def main() -> None:
 
     from maxent.run import folder
 
-    pythons = dict.fromkeys(LIBRARIES, peers_python(arguments.peers)) | {"maxent": Path(sys.executable)}
+    pythons = dict.fromkeys(LIBRARIES, peers_python(arguments.peers, arguments.torch_index)) | {
+        "maxent": Path(sys.executable)
+    }
     record: dict[str, Any] = {
         "command": shlex.join(["python", *sys.argv]),
         "machine": folder.machine(),

@@ -145,7 +145,7 @@ def test_one_member_in_one_environment_learns_the_same_value() -> None:
 
 
 def test_the_best_action_is_found() -> None:
-    """Critics know the reward near the best action, and the policy's mean is that action, at little or no temperature."""
+    """Critics know the rewards near the best action, and the mean of the policy is that action."""
     loop, _ = train(Target, swept={"temperature": np.array([0.0, 0.02], np.float32)})
     near = ACTIONS[np.abs(ACTIONS - Target.best) < 0.8]
     for member in values(loop, 0, near):

@@ -115,6 +115,7 @@ class Acting:
     def policy(self) -> "Policy":
         """The policy that is asked for."""
         folder.read(self.run)
+        use_compilation_cache()
         from maxent.run import policy
 
         return policy.load(self.run, self.best, self.member, self.env_kwargs)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
 """Okabe and Ito's, which colour-blind readers tell apart."""
+EVALUATION = "evaluation, mean action"
 INK, RULE = "#333333", "#dddddd"
 STYLE = {
     "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlesize": 12, "axes.titleweight": "bold",
@@ -63,14 +64,14 @@ def draw(runs: Sequence[str | Path], out: str | Path) -> None:
         axes.set_ylabel("return of an episode")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlim(left=0)
-        axes.legend(loc="best")
+        axes.legend(loc="best", title=EVALUATION if len(runs) > 1 else None)
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out)
 
 
 def _draw_run(axes: "Axes", run: Path, label: str, index: int) -> bool:
     """One run's lines; whether there were any."""
-    colour, prefix = COLOURS[index % len(COLOURS)], f"{label}: " if label else ""
+    colour = COLOURS[index % len(COLOURS)]
     training = _members(run / folder.PROGRESS, "return_mean")
     evaluations = _members(run / folder.EVALUATIONS, "return")
     if training:
@@ -86,7 +87,7 @@ def _draw_run(axes: "Axes", run: Path, label: str, index: int) -> bool:
                 axes.plot(*_mean([member]), color=colour, alpha=0.45, linewidth=0.8)
         axes.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0, label=None if label else what)
         mark = "o" if len(steps) == 1 else None
-        axes.plot(steps, mean, color=colour, linewidth=2.2, marker=mark, label=f"{prefix}evaluation, mean action")
+        axes.plot(steps, mean, color=colour, linewidth=2.2, marker=mark, label=label or EVALUATION)
     return bool(training or evaluations)
 
 
