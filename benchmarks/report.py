@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).parent.parent
 RESULTS, FIGURES = ROOT / "benchmarks" / "results", ROOT / "docs" / "figures"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "sac.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "sac.md", ROOT / "docs" / "architecture.md")
 TARGETS = {
     "pendulum": "mean ≥ -160",
     "bipedal": "median ≥ 300, mean ≥ 280",
@@ -98,20 +98,62 @@ def settings() -> str:
 
 
 def speed() -> str:
-    """The table of the speed benchmark."""
-    return "Speed: not measured yet." if not (RESULTS / "speed.json").exists() else speed_table(load("speed.json")[0])
+    """The tables of the speed benchmark: rates of each library, and the ratios within rounds."""
+    records = load("speed.json")
+    if not records:
+        return "Speed beside other libraries: not measured yet."
+    record = records[0]
+    lines = ["| setting | measured | per second |", "|---|---|---|"]
+    for measured in record["settings"].values():
+        name = f"{measured['env']}, 2 × {measured['hidden']}"
+        lines += [f"| {name} | {what} | {rate:,.0f} |" for what, rate in measured["medians"].items()]
+    lines += ["", "| setting | ratio | median | range | aimed at |", "|---|---|---|---|---|"]
+    for measured in record["settings"].values():
+        name = f"{measured['env']}, 2 × {measured['hidden']}"
+        for what, r in measured["ratios"].items():
+            target = f"≥ {r['target']:g}" if "target" in r else ""
+            lines.append(f"| {name} | {what} | {r['median']:.2f} | {r['min']:.2f} to {r['max']:.2f} | {target} |")
+    machine = record["machine"]
+    lines += [
+        "",
+        f"Whole processes in alternation, {record['rounds']} rounds of {record['seconds_a_block']:g} s each, on "
+        f"{machine['cores']} shared cores of {machine['processor']}; batch 256, one update a step. "
+        "From `make bench`. Not measured on a GPU.",
+    ]
+    return "\n".join(lines)
 
 
-def speed_table(record: dict[str, Any]) -> str:
-    """Steps a second of each library and the ratios."""
-    raise SystemExit(f"speed.json has no table yet: {list(record)}")
+def cost() -> str:
+    """The table of the cost benchmark."""
+    records = load("cost.json")
+    if not records:
+        return "Not measured yet."
+    memory, replay, start = (records[0].get(part) for part in ("memory", "replay", "start"))
+    lines = ["| cost, on HalfCheetah-v5 | measured | aimed at |", "|---|---|---|"]
+    if memory:
+        lines.append(f"| replay of a million transitions | {memory['replay_megabytes']:.0f} MB | ≤ 120 MB |")
+        lines.append(f"| process with it full, peak | {memory['process_megabytes_peak']:,.0f} MB | ≤ 1,300 MB |")
+    if replay:
+        ratio = replay["full_over_nearly_empty"]
+        lines.append(
+            f"| steps/s, full replay over nearly empty, median (middle half) | {ratio['median']:.3f} "
+            f"({ratio['q1']:.3f} to {ratio['q3']:.3f}) | ≥ 0.95 |"
+        )
+        counts = f"{replay['traces_after_warm_up']}, {replay['compilations_after_warm_up']}"
+        lines.append(f"| traces, compilations after warm-up | {counts} | 0, 0 |")
+
+    if start:
+        first, later = start["first_start"], start["later_start"]
+        lines.append(f"| first step after the command, second start | {later['first_step']:.1f} s | ≤ 5 s |")
+        lines.append(f"| the same, first start | {first['first_step']:.1f} s | |")
+    return "\n".join(lines)
 
 
 def main() -> None:
     """Fill every block of every page."""
     for page in PAGES:
         folder = "docs/" if page.parent == ROOT else ""
-        blocks = {"learning": learning(folder), "settings": settings(), "speed": speed()}
+        blocks = {"learning": learning(folder), "settings": settings(), "speed": speed(), "cost": cost()}
         text = page.read_text(encoding="utf-8")
         for name, block in blocks.items():
             pattern = rf"(<!-- results:{name} -->\n).*?(<!-- end -->)"
