@@ -230,6 +230,7 @@ COMMANDS: dict[str, type] = {
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own log
     with warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.simplefilter("ignore")

@@ -87,7 +87,7 @@ class SACConfig(ReplayConfig):
     log_std_max: float = 2.0
     """Upper bound of the same."""
     max_grad_norm: float = setting(0.0, low=0)
-    """Norm above which a network's gradient is scaled down; 0 never does."""
+    """Norm above which a gradient (the policy's, all critics' together, the temperature's) is scaled down; 0 never does."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +222,8 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
             return tuple(_coerce(x, typing.get_args(hint)[0], where) for x in value)
     elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
+    elif hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
     elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
     raise ConfigError(f"{where} is {value!r}: it must be {_in_words(hint)}")

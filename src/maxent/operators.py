@@ -34,7 +34,7 @@ class Moments(NamedTuple):
 
 
 def init_moments(size: int) -> Moments:
-    """Of nothing seen yet: `normalize` is then the identity."""
+    """Of nothing seen yet: mean 0 and variance 1."""
     return Moments(jnp.zeros(()), jnp.zeros(size), jnp.ones(size))
 
 

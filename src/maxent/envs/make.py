@@ -55,7 +55,7 @@ class Factory:
             near = difflib.get_close_matches(self.name, list(gymnasium.registry), n=3, cutoff=0.5)
             close = f": did you mean {' or '.join(near)}?" if near else "; see `maxent list envs`"
             raise ConfigError(f"there is no environment {self.name!r}{close}") from None
-        except (gymnasium.error.Error, ImportError, AttributeError, TypeError) as error:
+        except (gymnasium.error.Error, ImportError, AttributeError, TypeError, ValueError, AssertionError) as error:
             detail = " ".join(str(error).split())
             raise ConfigError(f"the environment {self.name} cannot be made: {detail}") from error
         if not isinstance(env, gymnasium.Env):

@@ -46,7 +46,7 @@ class HostLoop:
         self.view: Tree = programs.view(self.learned.state)
         self.carry: Tree = programs.algorithm.initial_carry(programs.config, programs.spec, (members, count))
         self.ring = ring.empty(programs.spec, ring_rows(config.buffer_size, count), members, count)
-        self.learns_from = config.learning_starts
+        self.learns_from = steps_to_collect(config.learning_starts, config.n_step, count)
         """The step of the first update; where a resumed run has an empty replay, it collects as much first."""
         self.stopping = False
         """Set it to leave `run` when the iteration under way is done: only between two of them is the state whole."""
@@ -66,7 +66,8 @@ class HostLoop:
         if rows is not None:
             self.ring = ring.cut(rows)
         else:
-            self.learns_from = self.step + self.programs.config.learning_starts
+            config = self.programs.config
+            self.learns_from = self.step + steps_to_collect(config.learning_starts, config.n_step, self.envs.shape[1])
         self._begin_episodes()
 
     def _begin_episodes(self) -> None:
@@ -109,6 +110,11 @@ class HostLoop:
 def ring_rows(buffer_size: int, envs: int) -> int:
     """Rows that hold `buffer_size` transitions of one member: n steps touch n + 1 rows."""
     return -(-buffer_size // envs) + 1
+
+
+def steps_to_collect(learning_starts: int, n_step: int, count: int) -> int:
+    """Steps before the first update: whole iterations, and at least as many as a window of n steps needs."""
+    return -(-max(learning_starts, n_step * count) // count) * count
 
 
 def updates_due(utd: float, learning_steps: int, count: int) -> int:

@@ -43,6 +43,7 @@ class Programs:
         self.metrics: tuple[str, ...] = algorithm.metrics(config)
         """The names of the columns of `Learned.totals`."""
         self.traces: Counter[str] = Counter()
+        self._initial_states = jax.jit(jax.vmap(self._initial_state))
         self.act = jax.jit(self._counted(self._act), static_argnames=("explore", "name"))
         self.warm_up = jax.jit(self._counted(self._warm_up), static_argnames="envs")
         self.add = jax.jit(self._counted(ring.add), donate_argnums=0)
@@ -52,14 +53,13 @@ class Programs:
 
     def init(self, roots: Array, swept: dict[str, Array]) -> Learned:
         """A fresh state for every member; `swept` overrides numbers of the config by name, arrays [member]."""
-
-        def init(root: Array, values: dict[str, Array]) -> Tree:
-            return self.algorithm.init(replace(self.config, **values), self.spec, stream(root, "init", 0))
-
         members = roots.shape[0]
         values = {name: jnp.full(members, value) for name, value in numbers(self.config).items()} | swept
-        state = jax.jit(jax.vmap(init))(roots, values)
+        state = self._initial_states(roots, values)
         return Learned(state, jnp.zeros((members, len(self.metrics))), jnp.zeros((), jnp.int32))
+
+    def _initial_state(self, root: Array, values: dict[str, Array]) -> Tree:
+        return self.algorithm.init(replace(self.config, **values), self.spec, stream(root, "init", 0))
 
     def observes(self, learned: Learned, row: Transition) -> bool:
         """Whether the algorithm, with this config, keeps anything of what it observes."""
