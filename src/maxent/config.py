@@ -87,7 +87,7 @@ class SACConfig(ReplayConfig):
     log_std_max: float = 2.0
     """Upper bound of the same."""
     max_grad_norm: float = setting(0.0, low=0)
-    """Norm above which a gradient (the policy's, all critics' together, the temperature's) is scaled down; 0 never does."""
+    """Norm above which a gradient (the policy's, all critics' together, the temperature's) is cut; 0 never is."""
 
 
 @dataclass(frozen=True)
