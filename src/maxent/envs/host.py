@@ -178,11 +178,11 @@ class VectorEnvs:
         self.spec = spaces.spec_of(self.observation_space, self.action_space)
         self._taken = spaces.environment_action(self.action_space)
         mode = vector.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
-        self._mode = AutoresetMode(mode) if isinstance(mode, str) else mode
-        if not isinstance(self._mode, AutoresetMode):
-            raise ConfigError(
-                f"the vector environment's autoreset_mode is {mode!r}: it must be a gymnasium AutoresetMode"
-            )
+        try:
+            self._mode = AutoresetMode(mode)
+        except ValueError:
+            known = ", ".join(m.name for m in AutoresetMode)
+            raise ConfigError(f"the vector environment's autoreset_mode is {mode!r}: it must be {known}") from None
         self.finished: list[Episode] = []
         self.episodes = np.zeros(self.shape, np.int64)
         self._total_reward = np.zeros(vector.num_envs)

@@ -41,8 +41,8 @@ class Factory:
     def __call__(self, render_mode: str | None = None) -> gymnasium.Env:
         """A new environment; of an instance, the instance itself at first and then copies."""
         if self._instance is not None:
-            env, self._instance = self._instance, None
-            return env
+            given, self._instance = self._instance, None
+            return self._limited(given)
         kwargs = self.kwargs | ({"render_mode": render_mode} if render_mode else {})
         _prepare(self.name)
         try:
@@ -73,20 +73,18 @@ class Factory:
             env = found
         make = env
 
-        def made(**kwargs: Any) -> gymnasium.Env:
-            single = make(**kwargs)
-            return TimeLimit(single, self.max_episode_steps) if self.max_episode_steps else single
+        return lambda **kwargs: self._limited(make(**kwargs))
 
-        return made
+    def _limited(self, env: gymnasium.Env) -> gymnasium.Env:
+        return TimeLimit(env, self.max_episode_steps) if self.max_episode_steps else env
 
     def _copier(self, env: gymnasium.Env) -> Callable[..., gymnasium.Env]:
         if env.spec is not None:
-            spec = env.spec
-            return lambda **kwargs: gymnasium.make(spec, **kwargs)
+            return partial(gymnasium.make, env.spec, max_episode_steps=self.max_episode_steps or None)
 
         def copied(**kwargs: Any) -> gymnasium.Env:
             try:
-                return copy.deepcopy(env)
+                return self._limited(copy.deepcopy(env))
             except Exception as error:
                 raise ConfigError(
                     f"a second {self.name} is needed and this one cannot be copied ({error}): pass its class instead"

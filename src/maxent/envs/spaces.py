@@ -47,15 +47,16 @@ def environment_action(space: spaces.Space) -> Callable[[np.ndarray], Any]:
     if isinstance(space, spaces.Box):
         shape, dtype = space.shape, space.dtype
         low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
-        half, whole = 0.5 * (high - low), np.issubdtype(dtype, np.integer)
+        half_low, half_high, whole = 0.5 * low, 0.5 * high, np.issubdtype(dtype, np.integer)
 
         def scaled(action: np.ndarray) -> np.ndarray:
-            taken = np.minimum(np.maximum(low + half * (action + 1.0), low), high)
+            taken = (1.0 - action) * half_low + (1.0 + action) * half_high  # the very bounds at -1 and 1
+            taken = np.minimum(np.maximum(taken, low), high)
             return (np.rint(taken) if whole else taken).astype(dtype).reshape(shape)
 
         return scaled
     if isinstance(space, spaces.Discrete):
-        return lambda action: np.int64(action) + space.start
+        return lambda action: space.dtype.type(action + space.start)
     if isinstance(space, spaces.MultiDiscrete):
         return lambda action: (action.reshape(space.nvec.shape) + space.start).astype(space.dtype)
     return lambda action: action.reshape(space.shape).astype(space.dtype)
@@ -91,8 +92,9 @@ def _action_leaf(space: spaces.Space) -> Leaf:
             f"the action space is {space}: it must be Box, Discrete, MultiDiscrete or MultiBinary; wrap the environment"
         )
     bounds = np.stack([space.low.ravel(), space.high.ravel()], axis=-1).astype(np.float64)
+    bounded = (space.bounded_below & space.bounded_above).ravel()
     for i, (low, high) in enumerate(bounds):
-        if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        if not (bounded[i] and np.isfinite(low) and np.isfinite(high) and low < high):
             raise ConfigError(
                 f"the action space has the bounds [{low:g}, {high:g}] in entry {i}: both must be finite and the lower "
                 "one smaller; give it its true bounds, or wrap it in gymnasium.wrappers.RescaleAction"
@@ -111,16 +113,19 @@ def _write(space: spaces.Space, obs: Tree, out: Tree, at: tuple[int, ...], where
     array = np.asarray(obs)
     if array.shape != space.shape:
         raise ValueError(f"{where} has shape {array.shape}, declared is {space.shape}")
-    if array.dtype.kind == "f":
-        if not np.isfinite(array).all():
-            entry = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-            value = array[entry]
-            raise ValueError(f"{where}{list(entry) if entry else ''} is {value}")
-    elif array.dtype.kind not in "iub":
+    if array.dtype.kind not in "iubf":
         raise ValueError(f"{where} has dtype {array.dtype}, declared is {space.dtype}")
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
         count = space.n if isinstance(space, spaces.Discrete) else space.nvec
         array = array - space.start
         if np.any(array < 0) or np.any(array >= count):
             raise ValueError(f"{where} is {obs}, outside {space}")
-    out[at] = array
+    dtype = out.dtype
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = array.astype(dtype, copy=False)
+        bad = ~np.isfinite(narrow) if dtype.kind == "f" else narrow != array
+    if bad.any():
+        entry = tuple(int(i) for i in np.argwhere(bad)[0])
+        value = f"{np.asarray(obs)[entry]} ({array.dtype})"
+        raise ValueError(f"{where}{list(entry) if entry else ''} is {value}, no finite number of {dtype}")
+    out[at] = narrow

@@ -63,9 +63,8 @@ class HostLoop:
 
     def resume(self, rows: ring.Ring | None) -> None:
         """Go on from a restored state with the replay that was saved, or, without one, fill a new one first."""
-        if rows is not None:
-            self.ring = ring.cut(rows)
-        else:
+        self.ring = ring.cut(self.ring if rows is None else rows)
+        if rows is None:
             config = self.programs.config
             self.learns_from = self.step + steps_to_collect(config.learning_starts, config.n_step, self.envs.shape[1])
         self._begin_episodes()

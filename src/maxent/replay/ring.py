@@ -104,17 +104,19 @@ def sample(ring: Ring, keys: Array, batch_size: int, n_step: int, gamma: Array) 
     first = whole.argmax(-1, keepdims=True)
     age = jnp.take_along_axis(age, first, -1)[..., 0]
     env = jnp.take_along_axis(env, first, -1)[..., 0]
-    # Where all candidates failed, the row before a boundary is never one itself, and starts a transition.
-    age = jnp.where(whole.any(-1), age, jnp.where(age > 0, age - 1, 1))
+    # Where all candidates failed, the row before a boundary starts a transition, and in a young ring a window ends early.
+    ended = ring.boundary[row(age), member, env]
+    age = jnp.where(ended, jnp.where(age > 0, age - 1, 1), age)
 
     reward, discount, boundary = jnp.zeros(age.shape), jnp.ones(age.shape), jnp.zeros(age.shape, bool)
     end = age
     for _ in range(n_step):
-        step = jnp.where(boundary, end, end + 1)
-        at = (row(step), member, env)
-        reward = reward + jnp.where(boundary, 0.0, discount * ring.reward[at])
-        discount = discount * jnp.where(boundary, 1.0, gamma[:, None] * ring.discount[at])
-        boundary, end = ring.boundary[at], step
+        over = boundary | (end + 1 >= size)
+        end = jnp.where(over, end, end + 1)
+        at = (row(end), member, env)
+        reward = reward + jnp.where(over, 0.0, discount * ring.reward[at])
+        discount = discount * jnp.where(over, 1.0, gamma[:, None] * ring.discount[at])
+        boundary = ring.boundary[at]
 
     def gather(rows: Array, at: Any) -> Array:
         return rows[row(at), member, env]

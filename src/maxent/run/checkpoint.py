@@ -33,6 +33,9 @@ from maxent.types import Tree
 
 FORMAT, VERSION = "maxent-checkpoint", 1
 MANIFEST, STATE = "checkpoint.json", "state.safetensors"
+FILE = {"name": str, "bytes": int, "sha256": str}
+REPLAY = {"written": int, "files": [FILE | {"start": int, "stop": int}]}
+FORM = {"step": int, "counters": object, "state": FILE, "replay": (dict, type(None))}
 ROWS_PER_FILE = 65_536
 
 
@@ -42,7 +45,9 @@ def save(folder: Path, step: int, state: Tree, counters: dict[str, Any], rows: R
     Raises:
         OSError: where the disk refuses; earlier checkpoints are then as they were.
     """
-    final = folder / f"{kind}-{step:09d}"
+    older = sorted(folder.glob(f"{kind}-{step:09d}*"))
+    again = int(older[-1].name[len(f"{kind}-{step:09d}-") :] or 0) + 1 if older else 0
+    final = folder / (f"{kind}-{step:09d}" + (f"-{again:02d}" if again else ""))
     aside = folder / f".{final.name}.partial"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -57,10 +62,10 @@ def save(folder: Path, step: int, state: Tree, counters: dict[str, Any], rows: R
     }
     _write(aside / MANIFEST, json.dumps(manifest, indent=1).encode())
     _sync(aside)
-    if final.exists():
-        shutil.rmtree(final)
     aside.rename(final)
     _sync(folder)
+    for path in older:
+        shutil.rmtree(path)
     return final
 
 
@@ -97,7 +102,19 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
             f"the checkpoint {checkpoint} has the format {found} {version}, and this version reads {FORMAT} {VERSION}; "
             "use the version of maxent-rl that run.json names"
         )
+    replay = manifest.get("replay")
+    if not fits(manifest, FORM) or not (replay is None or fits(replay, REPLAY)):
+        raise CheckpointError(f"the checkpoint {checkpoint} has a damaged {MANIFEST}")
     return manifest
+
+
+def fits(value: Any, form: Any) -> bool:
+    """Whether a value read from JSON has a form: a type, a dictionary of forms, or a list of one."""
+    if isinstance(form, dict):
+        return isinstance(value, dict) and all(key in value and fits(value[key], sub) for key, sub in form.items())
+    if isinstance(form, list):
+        return isinstance(value, list) and all(fits(entry, form[0]) for entry in value)
+    return isinstance(value, form)
 
 
 def load_state(checkpoint: Path, template: Tree) -> Tree:
@@ -136,19 +153,27 @@ def load_rows(checkpoint: Path, template: Ring) -> Ring | None:
     if saved is None:
         return None
     rows, written = ring.capacity(template), saved["written"]
+    oldest = covered = max(0, written - rows)
+    for file in saved["files"]:
+        covered = max(covered, file["stop"]) if file["start"] <= covered else covered
+    if covered != written:
+        raise CheckpointError(
+            f"the checkpoint {checkpoint} has not all of the replay's rows {oldest} to {written}: keep the buffer_size "
+            "that it was saved with"
+        )
     full = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), _arrays(template))
     named = dict(_named_leaves(full))
     for file in saved["files"]:
         arrays = _read(checkpoint.parent / "replay", file)
-        start, stop = max(file["start"], written - rows), file["stop"]
-        at = np.arange(start, stop) % rows
+        start, stop = max(file["start"], oldest), file["stop"]
         for name, array in named.items():
             found = arrays.get(name)
             if found is None or found.dtype != array.dtype or found.shape != (stop - file["start"], *array.shape[1:]):
                 raise CheckpointError(
                     f"the replay file {file['name']} of {checkpoint} does not fit the environment: {name}"
                 )
-            array[at] = found[start - file["start"] :]
+            if start < stop:
+                array[np.arange(start, stop) % rows] = found[start - file["start"] :]
     return Ring(**jax.tree.map(jnp.array, full), written=jnp.uint32(written))
 
 
@@ -203,10 +228,7 @@ def _write(path: Path, content: bytes) -> dict[str, Any]:
 
 def _read(folder: Path, entry: dict[str, Any]) -> dict[str, np.ndarray]:
     """The arrays of a file that a manifest names, its size and checksum compared first."""
-    try:
-        name, size, checksum = entry["name"], entry["bytes"], entry["sha256"]
-    except (KeyError, TypeError):
-        raise CheckpointError(f"the checkpoint in {folder} has a damaged {MANIFEST}") from None
+    name, size, checksum = entry["name"], entry["bytes"], entry["sha256"]
     if Path(name).name != name:
         raise CheckpointError(f"the checkpoint in {folder} names the file {name!r} outside its folder")
     path = folder / name

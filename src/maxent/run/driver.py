@@ -33,6 +33,12 @@ WINDOW = 100
 FAR_OFF_SCALE = 100.0
 """An observation entry beyond this is worth a warning: networks start with unit scales in mind."""
 
+COUNTERS = {
+    "step": int, "updates": int, "learns_from": int, "wall_time": (int, float), "env_episodes": [[int]],
+    "episodes": [int], "recent": [[list]], "best": [(int, float, type(None))],
+}  # fmt: skip
+"""The form of a checkpoint's counters."""
+
 
 class Progress(NamedTuple):
     """What callbacks are told at every report."""
@@ -155,6 +161,8 @@ class Driver:
         if not found:
             raise CheckpointError(f"{path} has no {'best' if best else 'last'} checkpoint")
         counters = checkpoint.read_manifest(found[-1])["counters"]
+        if not checkpoint.fits(counters, COUNTERS):
+            raise CheckpointError(f"the checkpoint {found[-1]} has damaged counters")
         loop = self.loop
         loop.learned = checkpoint.load_state(found[-1], loop.learned)
         loop.view = self.programs.view(loop.learned.state)
