@@ -104,7 +104,7 @@ def sample(ring: Ring, keys: Array, batch_size: int, n_step: int, gamma: Array) 
     first = whole.argmax(-1, keepdims=True)
     age = jnp.take_along_axis(age, first, -1)[..., 0]
     env = jnp.take_along_axis(env, first, -1)[..., 0]
-    # Where all candidates failed: the row before a boundary starts a transition, and a window may end at the newest row.
+    # Where all candidates failed: the row before a boundary starts one, and a window may end at the newest row.
     ended = ring.boundary[row(age), member, env]
     age = jnp.where(ended, jnp.where(age > 0, age - 1, 1), age)
 
