@@ -124,7 +124,7 @@ def test_pruning_deletes_what_nothing_names(tmp_path):
     stranger = tmp_path / "replay" / "notes.txt"
     stranger.write_text("mine")
     before = files(tmp_path)
-    checkpoint.prune(tmp_path, "step", 2)
+    checkpoint.prune(tmp_path, tmp_path / "step-000000008", 2)
     kept = checkpoint.find(tmp_path)
     assert [p.name for p in kept] == ["step-000000007", "step-000000008"]
     assert checkpoint.find(tmp_path, "best") == [best]
@@ -134,6 +134,15 @@ def test_pruning_deletes_what_nothing_names(tmp_path):
     assert {p.name for p in (tmp_path / "replay").glob("rows-*")} == named
     for path, step in zip(kept, (7, 8)):
         assert_same(checkpoint.load_rows(path, template(rings[step])), rings[step])
+
+
+@pytest.mark.parametrize(("keep", "left"), [(1, [2]), (2, [2, 9]), (3, [2, 8, 9]), (9, [2, 7, 8, 9])])
+def test_what_was_just_written_stays_whatever_its_step(tmp_path, keep, left):
+    """A run that was resumed from an early step finds later ones of a past that is void."""
+    for step in (7, 8, 9):
+        checkpoint.save(tmp_path, step, STATE, COUNTERS, None, kind="best")
+    checkpoint.prune(tmp_path, checkpoint.save(tmp_path, 2, STATE, COUNTERS, None, kind="best"), keep)
+    assert [int(p.name[5:]) for p in checkpoint.find(tmp_path, "best")] == left
 
 
 # --- damage -------------------------------------------------------------------------------------------------
@@ -336,8 +345,7 @@ def test_there_is_a_whole_checkpoint_at_every_moment(tmp_path, monkeypatch, step
         with monkeypatch.context() as patched:
             calls = fail_at(patched, number)
             try:
-                checkpoint.save(path, step, states[2], COUNTERS, rings[2])
-                checkpoint.prune(path, "step", 1)
+                checkpoint.prune(path, checkpoint.save(path, step, states[2], COUNTERS, rings[2]), 1)
                 failed = ""
             except Failure as failure:
                 failed = str(failure)

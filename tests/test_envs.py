@@ -306,13 +306,21 @@ def test_the_true_last_observation_is_stored_beside_others_that_go_on():
 
 def test_every_reset_is_seeded_by_member_environment_and_episode():
     made: list[tiny.Clock] = []
-    envs = HostEnvs(lambda: made.append(tiny.Clock(2)) or made[-1], [7, 8], 2, stream="eval")
+    envs = HostEnvs(lambda: made.append(tiny.Clock(2)) or made[-1], [7, 8], 2)
     play(envs, 7)
     assert [env.seeds for env in made] == [
-        [episode_seed(seed, index, episode, "eval") for episode in range(3)] for seed in (7, 8) for index in (0, 1)
+        [episode_seed(seed, index, episode) for episode in range(3)] for seed in (7, 8) for index in (0, 1)
     ]
     assert (envs.episodes == 3).all()
     assert [e.seed for e in envs.finished[:4]] == [env.seeds[0] for env in made]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_evaluations_play_the_same_episodes_in_however_many_environments(count):
+    made: list[tiny.Clock] = []
+    play(HostEnvs(lambda: made.append(tiny.Clock(2)) or made[-1], [7], count, stream="eval"), 7)
+    played = [seed for seeds in zip(*(env.seeds for env in made), strict=True) for seed in seeds]
+    assert played == [episode_seed(7, 0, number, "eval") for number in range(3 * count)]
 
 
 def test_an_episode_is_a_function_of_its_seed_and_its_actions():
@@ -347,7 +355,7 @@ def test_finished_episodes():
     assert (second.total_reward, second.length, second.number, second.success) == (23, 2, 1, 0)
     silent = HostEnvs(Factory("Pendulum-v1", max_episode_steps=1), [0], 1)
     play(silent, 1)
-    assert np.isnan(silent.finished[0].success)
+    assert silent.finished[0].success is None
 
 
 # --- vector environments of the user's own ------------------------------------------------------------------

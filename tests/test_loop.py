@@ -161,7 +161,7 @@ def test_nothing_is_compiled_after_warm_up(utd, envs):
 def test_updates_add_up(utd, envs, iterations):
     """utd updates a step, rounded down, at every moment; never all of them at the end."""
     due = [updates_due(utd, i * envs, envs) for i in range(iterations)]
-    assert sum(due) == floor(utd * envs * iterations)
+    assert sum(due) == floor(envs * iterations * utd)
     assert max(due) <= floor(utd * envs) + 1 and min(due) >= floor(utd * envs) - 1 * (utd * envs % 1 > 0)
 
 

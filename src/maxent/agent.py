@@ -6,8 +6,7 @@ It is a face of the same driver as the command, with the method names that Stabl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -41,7 +40,7 @@ class Agent:
         env_kwargs: Arguments of the environment's constructor.
         max_episode_steps: Time limit of an episode; 0 keeps the environment's own.
         out: A run folder to write while learning: curves, evaluations, checkpoints. Without, nothing is written.
-        settings: The algorithm's numbers, as in its config class.
+        settings: The algorithm's numbers, as in its config class, and the run's, as in `maxent.config.TrainConfig`.
 
     Raises:
         ConfigError: where a setting is unknown or out of range, or does not fit the environment.
@@ -61,12 +60,12 @@ class Agent:
         out: str | Path | None = None,
         **settings: Any,
     ) -> None:
-        config = build(registry.entry(self.algorithm).config, settings, type(self).__name__)
-        values = {"seed": seed, "seeds": seeds, "envs": envs, "max_episode_steps": max_episode_steps}
+        name = type(self).__name__
+        run = {f.name: settings.pop(f.name) for f in fields(TrainConfig) if f.name in settings}
+        run |= {"env": "", "algo": self.algorithm, "seed": seed, "seeds": seeds, "envs": envs}
+        config = build(TrainConfig, run | {"max_episode_steps": max_episode_steps}, name)
         self._env_kwargs = dict(env_kwargs or {})
-        self._open(
-            env, build(TrainConfig, {"env": "", "algo": self.algorithm} | values, type(self).__name__), config, out
-        )
+        self._open(env, config, build(registry.entry(self.algorithm).config, settings, name), out)
 
     def _open(self, env: AnyEnv, config: TrainConfig, settings: Any, out: str | Path | None) -> None:
         vector = None
@@ -75,10 +74,15 @@ class Agent:
                 raise ConfigError(
                     f"a vector environment serves one member and seeds is {config.seeds}: pass its id instead"
                 )
-            vector, env = env, _single(env)
-            config = replace(config, envs=vector.num_envs)
+            config = replace(config, envs=env.num_envs)
+            vector, (env, self._env_kwargs) = env, _single(env)
         factory = Factory(env, self._env_kwargs, config.max_episode_steps)
-        config = replace(config, env=factory.name if vector is None or vector.spec is None else vector.spec.id)
+        self._env_kwargs = factory.kwargs
+        config = replace(
+            config,
+            env=factory.name if factory.remakeable else "",
+            max_episode_steps=factory.max_episode_steps,
+        )
         path = None if out is None else folder.choose(config, str(out))
         envs = None if vector is None else VectorEnvs(vector, config.seed)
         self._driver = Driver(config, settings, factory, envs, path)
@@ -107,7 +111,7 @@ class Agent:
         return self._driver.loop.step
 
     def learn(
-        self, total_timesteps: int, callback: Callback | Sequence[Callback] = (), progress_bar: bool = False
+        self, total_timesteps: int, callback: Callback | Sequence[Callback] | None = None, progress_bar: bool = False
     ) -> Self:
         """Learn for that many more environment steps of each member; the agent itself.
 
@@ -117,7 +121,7 @@ class Agent:
         if total_timesteps < 1:
             raise ConfigError(f"total_timesteps is {total_timesteps}: it must be at least 1")
         total = self._driver.loop.step + total_timesteps
-        callbacks = [callback] if callable(callback) else list(callback)
+        callbacks = [callback] if callable(callback) else list(callback or ())
         if not progress_bar:
             self._driver.learn(total, callbacks)
             return self
@@ -161,7 +165,8 @@ class Agent:
             view, carry, obs, roots, np.uint32(self._predictions), explore=not deterministic, name="predict"
         )
         self._predictions += 1
-        actions = [spaces.environment_action(self.action_space)(a) for a in np.asarray(action)[0]]
+        taken = spaces.environment_action(self.action_space)
+        actions = [taken(a) for a in np.asarray(action)[0]]
         return (actions[0] if count is None else np.stack(actions)), state
 
     def evaluate(
@@ -174,8 +179,9 @@ class Agent:
 
     def save(self, path: str | Path) -> None:
         """Write the whole agent, replay included, into a new or empty folder, which `maxent resume` continues too."""
-        target = folder.choose(self._driver.config, str(path))
-        folder.create(target, self._driver.config, self._driver.settings, self._env_kwargs)
+        config = replace(self._driver.config, steps=max(self.num_timesteps, 1))
+        target = folder.choose(config, str(path))
+        folder.create(target, config, self._driver.settings, self._env_kwargs)
         self._driver.save(target)
 
 
@@ -208,16 +214,16 @@ def load(path: str | Path, env: AnyEnv | None = None, *, best: bool = False) -> 
     return agent
 
 
-def _single(vector: gymnasium.vector.VectorEnv) -> str | Callable[..., gymnasium.Env]:
-    """What makes one environment like those of a vector environment."""
-    if vector.spec is not None:
-        kwargs = {name: value for name, value in vector.spec.kwargs.items() if name not in VECTOR_KWARGS}
-        return partial(gymnasium.make, vector.spec.id, **kwargs)
+def _single(vector: gymnasium.vector.VectorEnv) -> tuple[str | Callable[..., gymnasium.Env], dict[str, Any]]:
+    """What makes one environment like those of a vector environment, and its arguments."""
+    spec = None if isinstance(vector, gymnasium.vector.VectorWrapper) else vector.spec
+    if spec is not None and not spec.kwargs.get("wrappers"):
+        return spec.id, {name: value for name, value in spec.kwargs.items() if name not in VECTOR_KWARGS}
 
     def unknown(**kwargs: Any) -> gymnasium.Env:
         raise ConfigError("an evaluation needs one environment by itself: pass an id or a class instead of a vector")
 
-    return unknown
+    return unknown, {}
 
 
 def _batch_size(space: gymnasium.Space, observation: Any) -> int | None:
@@ -225,8 +231,10 @@ def _batch_size(space: gymnasium.Space, observation: Any) -> int | None:
     if isinstance(space, gymnasium.spaces.Dict):
         if not isinstance(observation, Mapping) or not space.spaces.keys() <= observation.keys():
             raise ConfigError(f"predict: the observation must be a dictionary with the keys {list(space.spaces)}")
-        key = next(iter(space.spaces))
-        return _batch_size(space.spaces[key], observation[key])
+        sizes = {_batch_size(sub, observation[key]) for key, sub in space.spaces.items()}
+        if len(sizes) > 1:
+            raise ConfigError(f"predict: the observation's arrays hold {sizes} observations: it must be one number")
+        return sizes.pop()
     found = np.shape(observation)
     if found == space.shape:
         return None

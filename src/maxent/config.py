@@ -6,6 +6,7 @@ No import here needs JAX: the command's help and its errors are instant.
 import dataclasses
 import difflib
 import math
+import numbers as numeric
 import tomllib
 import types
 import typing
@@ -168,6 +169,13 @@ def check(config: Any, where: str) -> None:
             raise ConfigError(f"{where}.{f.name} is {value}: it must be above {m['above']:g}")
         if value > m["high"]:
             raise ConfigError(f"{where}.{f.name} is {value}: it must be at most {m['high']:g}")
+    if isinstance(config, TrainConfig):
+        for name in ("eval_every", "checkpoint_every"):
+            if getattr(config, name) % config.log_every:
+                raise ConfigError(
+                    f"{where}.{name} is {getattr(config, name)} and log_every {config.log_every}: it must be a "
+                    "multiple, since both happen at a report"
+                )
     if isinstance(config, ReplayConfig) and config.batch_size > config.buffer_size:
         raise ConfigError(
             f"{where}.batch_size is {config.batch_size} and buffer_size {config.buffer_size}: a batch must fit in the "
@@ -220,12 +228,13 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     elif typing.get_origin(hint) is tuple:
         if isinstance(value, list | tuple):
             return tuple(_coerce(x, typing.get_args(hint)[0], where) for x in value)
-    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+    elif isinstance(value, bool) or hint not in (int, float):
+        if isinstance(value, hint) and hint is not int:
+            return value
+    elif hint is float and isinstance(value, numeric.Real):
         return float(value)
-    elif hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    elif isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-        return value
+    elif isinstance(value, numeric.Real) and float(value).is_integer():
+        return int(float(value)) if not isinstance(value, numeric.Integral) else int(value)
     raise ConfigError(f"{where} is {value!r}: it must be {_in_words(hint)}")
 
 

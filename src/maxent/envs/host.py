@@ -32,8 +32,8 @@ class Episode(NamedTuple):
     """What the environment was reset with; -1 where the library did not choose it."""
     total_reward: float
     length: int
-    success: float
-    """1 or 0 as the environment's `is_success` reports it, NaN where it does not."""
+    success: float | None
+    """1 or 0 as the environment's `is_success` reports it, None where it does not."""
 
 
 class Stepped(NamedTuple):
@@ -136,8 +136,11 @@ class HostEnvs:
         return env_obs
 
     def _seed(self, at: tuple[int, int]) -> int:
-        member, index = at
-        return episode_seed(self._seeds[member], index, int(self.episodes[at]) - 1, self._stream)
+        """Of the running episode. Evaluations count episodes over all environments, however many there are."""
+        (member, index), number = at, int(self.episodes[at]) - 1
+        if self._stream == "eval":
+            index, number = 0, number * self.shape[1] + index
+        return episode_seed(self._seeds[member], index, number, self._stream)
 
     def _account(self, at: tuple[int, int], reward: Any, over: bool, info: dict[str, Any]) -> None:
         if not np.isfinite(reward):
@@ -152,7 +155,7 @@ class HostEnvs:
                 seed=self._seed(at),
                 total_reward=float(self._total_reward[at]),
                 length=int(self._length[at]),
-                success=float(info.get("is_success", np.nan)),
+                success=float(info["is_success"]) if "is_success" in info else None,
             )
             self.finished.append(episode)
 
@@ -217,6 +220,11 @@ class VectorEnvs:
             fresh, _ = vector.reset(options={"reset_mask": boundary})
             act_on = self._canonical(fresh)
         reward = np.where(resetting & (self._mode is AutoresetMode.NEXT_STEP), 0.0, reward)
+        if self._mode is not AutoresetMode.NEXT_STEP and (boundary & (self._length == 0)).any():
+            raise EnvironmentFault(
+                f"an episode of one step: a vector environment of the mode {self._mode.name} leaves nothing to learn "
+                "from it; make it with AutoresetMode.NEXT_STEP"
+            )
         self._account(reward, boundary, resetting, info)
         row = Transition(
             obs, action, reward[None].astype(np.float32), 1.0 - terminated[None].astype(np.float32), successor,
@@ -234,9 +242,10 @@ class VectorEnvs:
             raise EnvironmentFault(f"environment {int(np.argmin(np.isfinite(reward)))}: reward is not finite")
         self._total_reward += reward
         self._length += ~resetting
-        success = info.get("is_success", info.get("final_info", {}).get("is_success"))
+        source = info.get("final_info", {}) if self._mode is AutoresetMode.SAME_STEP else info
+        success, told = source.get("is_success"), source.get("_is_success", np.ones(len(over), bool))
         for i in np.flatnonzero(over):
-            found = np.nan if success is None else float(success[i])
+            found = float(success[i]) if success is not None and told[i] else None
             number = int(self.episodes[0, i]) - 1
             self.finished.append(
                 Episode(0, int(i), number, -1, float(self._total_reward[i]), int(self._length[i]), found)

@@ -23,6 +23,8 @@ EXTRAS = {"mujoco": "mujoco", "box2d": "box2d", "swig": "box2d", "pygame": "clas
 class Factory:
     """Makes environments, each with the same arguments; `name` is what the run folder is called after.
 
+    `remakeable` says whether the name, the arguments and the time limit are all that is needed to make them again.
+
     Raises:
         ConfigError: on the first call, where there is no such environment or a package for it is missing.
     """
@@ -35,7 +37,13 @@ class Factory:
     ) -> None:
         self.kwargs, self.max_episode_steps = dict(kwargs or {}), max_episode_steps
         self.name = env if isinstance(env, str) else _name(env)
+        self.remakeable = ":" in self.name or isinstance(env, str)
         self._instance = env if isinstance(env, gymnasium.Env) else None
+        if isinstance(env, gymnasium.Env) and env.spec is not None:
+            self.kwargs = dict(env.spec.kwargs)
+            self.max_episode_steps = max_episode_steps or env.spec.max_episode_steps or 0
+            plain = all(isinstance(value, bool | int | float | str) for value in self.kwargs.values())
+            self.remakeable = plain and not env.spec.additional_wrappers
         self._make = self._maker(env)
 
     def __call__(self, render_mode: str | None = None) -> gymnasium.Env:
@@ -43,6 +51,10 @@ class Factory:
         if self._instance is not None:
             given, self._instance = self._instance, None
             return self._limited(given)
+        if not self.name:
+            raise ConfigError(
+                "the run's environment was an object that only Python can make again: maxent.load(path, env=...)"
+            )
         kwargs = self.kwargs | ({"render_mode": render_mode} if render_mode else {})
         _prepare(self.name)
         try:
@@ -72,17 +84,20 @@ class Factory:
                 return partial(gymnasium.make, env, max_episode_steps=limit, disable_env_checker=True)
             env = found
         make = env
-
         return lambda **kwargs: self._limited(make(**kwargs))
 
     def _limited(self, env: gymnasium.Env) -> gymnasium.Env:
         return TimeLimit(env, self.max_episode_steps) if self.max_episode_steps else env
 
     def _copier(self, env: gymnasium.Env) -> Callable[..., gymnasium.Env]:
-        if env.spec is not None:
-            return partial(gymnasium.make, env.spec, max_episode_steps=self.max_episode_steps or None)
+        """What makes more of an instance: its specification where that tells everything, else copies."""
 
         def copied(**kwargs: Any) -> gymnasium.Env:
+            if env.spec is not None:
+                try:
+                    return gymnasium.make(env.spec, max_episode_steps=self.max_episode_steps or None, **kwargs)
+                except ValueError:
+                    pass  # a wrapper that does not say how it was made
             try:
                 return self._limited(copy.deepcopy(env))
             except Exception as error:

@@ -4,9 +4,12 @@ import jax
 import numpy as np
 
 from maxent.envs.host import Envs, Episode
+from maxent.errors import EnvironmentFault
 from maxent.loops.programs import Programs
 from maxent.types import Tree
 
+LONGEST = 100_000
+"""Steps after which an evaluation episode is taken for one that never ends."""
 PARALLEL = 8
 """Environments of a member that an evaluation steps together."""
 
@@ -28,6 +31,10 @@ def evaluate(
         action, carry, _ = programs.act(view, carry, stepped.obs, roots, np.uint32(step), explore=explore, name="eval")
         stepped = envs.step(stepped.obs, np.asarray(action))
         step += 1
+        if step > LONGEST * max(shares):
+            raise EnvironmentFault(
+                f"an evaluation episode has not ended after {LONGEST:,} steps: set a time limit, max_episode_steps"
+            )
         for episode in envs.finished:
             own = played[episode.member][episode.env]
             if len(own) < shares[episode.env]:

@@ -60,7 +60,7 @@ def save(folder: Path, step: int, state: Tree, counters: dict[str, Any], rows: R
         "state": state_file,
         "replay": None if rows is None else {"written": int(rows.written), "files": _save_rows(folder, rows)},
     }
-    _write(aside / MANIFEST, json.dumps(manifest, indent=1).encode())
+    _write(aside / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False).encode())
     _sync(aside)
     aside.rename(final)
     _sync(folder)
@@ -74,9 +74,24 @@ def find(folder: Path, kind: str = "step") -> list[Path]:
     return sorted(p for p in folder.glob(f"{kind}-*") if (p / MANIFEST).is_file())
 
 
-def prune(folder: Path, kind: str, keep: int) -> None:
-    """Delete all but the newest checkpoints of that kind, and the replay files that none left names."""
-    for path in find(folder, kind)[:-keep]:
+def newest(folder: Path, best: bool = False) -> Path:
+    """The last checkpoint, or that of the best evaluation.
+
+    Raises:
+        CheckpointError: where there is none.
+    """
+    found = find(folder, "best" if best else "step")
+    if not found:
+        raise CheckpointError(f"{folder.parent} has no {'best' if best else 'last'} checkpoint")
+    return found[-1]
+
+
+def prune(folder: Path, kept: Path, keep: int) -> None:
+    """Delete the checkpoints of a kind but the one just written and the newest before it, `keep` in all; and the
+    replay files that none left names.
+    """
+    others = [path for path in find(folder, kept.name.partition("-")[0]) if path != kept]
+    for path in others[: max(0, len(others) + 1 - keep)]:
         shutil.rmtree(path)
     named = {f["name"] for p in find(folder) for f in (read_manifest(p)["replay"] or {"files": []})["files"]}
     for path in (folder / "replay").glob("rows-*"):

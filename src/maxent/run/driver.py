@@ -6,6 +6,7 @@ The command and the Python object are two faces of it.
 import signal
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -89,7 +90,7 @@ class Driver:
         self.loop = HostLoop(self.programs, self.envs, self.seeds, {})
         self.best = [-np.inf] * config.seeds
         self.wall_time = 0.0
-        self.warn: Callable[[str], None] = lambda message: None
+        self.warn: Callable[[str], None] = warnings.warn
         self._recent: list[deque[Episode]] = [deque(maxlen=WINDOW) for _ in self.seeds]
         self._episodes = [0] * config.seeds
         self._evaluation_envs: HostEnvs | None = None
@@ -103,7 +104,7 @@ class Driver:
         loggers: list[Logger] = []
         if self.path is not None:
             loggers.append(CSVLogger(self.path / folder.PROGRESS, self.path / folder.EVALUATIONS))
-            loggers.append(TensorBoardLogger(self.path / folder.TENSORBOARD, len(self.seeds)))
+            loggers.append(TensorBoardLogger(self.path / folder.TENSORBOARD, len(self.seeds), self.loop.step))
         try:
             with self._interrupted_between_iterations():
                 finished = self._learn(total, callbacks, loggers)
@@ -114,23 +115,24 @@ class Driver:
                 logger.close()
         return finished
 
-    def evaluate(
-        self, episodes: int, seed: int | None = None, explore: bool = False, factory: Factory | None = None
-    ) -> list[list[Episode]]:
+    def evaluate(self, episodes: int, seed: int | None = None, explore: bool = False) -> list[list[Episode]]:
         """So many episodes of every member, [member][episode], in environments of their own.
 
         Without a seed, those that the run's own evaluations play; the episodes are a function of the seed alone.
         """
-        if seed is None and factory is None:
-            if self._evaluation_envs is None or self._evaluation_envs.shape[1] != min(episodes, PARALLEL):
-                self._evaluation_envs = self._make_evaluation_envs(self.seeds, episodes, self.factory)
-            envs, roots = self._evaluation_envs, self.loop.roots
+        count, seeds = min(episodes, PARALLEL), self.seeds if seed is None else [seed] * len(self.seeds)
+        if seed is None and self._evaluation_envs is not None and self._evaluation_envs.shape[1] == count:
+            envs = self._evaluation_envs
             envs.episodes[:] = 0
         else:
-            seeds = self.seeds if seed is None else [seed] * len(self.seeds)
-            envs = self._make_evaluation_envs(seeds, episodes, factory or self.factory)
-            roots = streams.roots(seeds)
-        return evaluate(self.programs, self.loop.view, envs, roots, episodes, explore)
+            envs = HostEnvs(self.factory, seeds, count, stream="eval")
+        try:
+            return evaluate(self.programs, self.loop.view, envs, streams.roots(seeds), episodes, explore)
+        finally:
+            if seed is None:
+                self._evaluation_envs = envs
+            else:
+                envs.close()
 
     def save(self, path: Path, kind: str = "step") -> Path:
         """Write a checkpoint of this moment into the run folder; the best ones go without a replay."""
@@ -144,11 +146,11 @@ class Driver:
             "env_episodes": np.asarray(self.envs.episodes).tolist(),
             "episodes": self._episodes,
             "recent": [[list(e) for e in own] for own in self._recent],
-            "best": [None if np.isinf(b) else b for b in self.best],
+            "best": [None if np.isinf(value) else value for value in self.best],
         }
         checkpoints = path / folder.CHECKPOINTS
         written = checkpoint.save(checkpoints, self.loop.step, self.loop.learned, counters, rows, kind)
-        checkpoint.prune(checkpoints, kind, keep)
+        checkpoint.prune(checkpoints, written, keep)
         return written
 
     def restore(self, path: Path, best: bool = False) -> None:
@@ -157,22 +159,20 @@ class Driver:
         Raises:
             CheckpointError: where there is none, or it is damaged.
         """
-        found = checkpoint.find(path / folder.CHECKPOINTS, "best" if best else "step")
-        if not found:
-            raise CheckpointError(f"{path} has no {'best' if best else 'last'} checkpoint")
-        counters = checkpoint.read_manifest(found[-1])["counters"]
-        if not checkpoint.fits(counters, COUNTERS):
-            raise CheckpointError(f"the checkpoint {found[-1]} has damaged counters")
+        found = checkpoint.newest(path / folder.CHECKPOINTS, best)
+        counters = _counters(found)
         loop = self.loop
-        loop.learned = checkpoint.load_state(found[-1], loop.learned)
+        loop.learned = checkpoint.load_state(found, loop.learned)
         loop.view = self.programs.view(loop.learned.state)
         loop.step, loop.updates = counters["step"], counters["updates"]
         loop.learns_from = counters["learns_from"]
         self.envs.episodes[:] = counters["env_episodes"]
-        loop.resume(checkpoint.load_rows(found[-1], loop.ring))
+        loop.resume(checkpoint.load_rows(found, loop.ring))
         self.wall_time, self._episodes = counters["wall_time"], counters["episodes"]
-        self.best = [-np.inf if b is None else b for b in counters["best"]]
         self._recent = [deque((Episode(*e) for e in own), maxlen=WINDOW) for own in counters["recent"]]
+        for known in checkpoint.find(path / folder.CHECKPOINTS, "best"):
+            if (saved := _counters(known))["step"] <= loop.step:
+                self.best = [-np.inf if value is None else value for value in saved["best"]]
 
     def continue_files(self) -> None:
         """Cut the run's CSV files back to this step, so that a continued run continues its curves."""
@@ -234,7 +234,7 @@ class Driver:
             {
                 "step": self.loop.step, "member": e.member, "seed": self.seeds[e.member], "episode": i,
                 "env_seed": e.seed, "return": e.total_reward, "length": e.length,
-                "success": "" if np.isnan(e.success) else e.success,
+                "success": "" if e.success is None else e.success,
             }
             for own in played for i, e in enumerate(own)
         ]  # fmt: skip
@@ -251,7 +251,7 @@ class Driver:
             self._episodes[episode.member] += 1
         rows = []
         for member, recent in enumerate(self._recent):
-            successes = [e.success for e in recent if not np.isnan(e.success)]
+            successes = [e.success for e in recent if e.success is not None]
             row: Row = {
                 "step": report.step,
                 "member": member,
@@ -271,17 +271,15 @@ class Driver:
         return rows
 
     def _warn_of_scale(self, rows: Sequence[Row]) -> None:
+        normalized = getattr(self.settings, "normalize_observations", False)
         for row in rows:
             low, high = row.get("obs_min", ""), row.get("obs_max", "")
-            if not self._warned and low != "" and max(abs(low), abs(high)) > FAR_OFF_SCALE:
+            if not self._warned and not normalized and low != "" and max(abs(low), abs(high)) > FAR_OFF_SCALE:
                 self._warned = True
                 self.warn(
                     f"observations reach from {low:.4g} to {high:.4g}: scale them to about [-1, 1], or set "
                     "normalize_observations"
                 )
-
-    def _make_evaluation_envs(self, seeds: Sequence[int], episodes: int, factory: Factory) -> HostEnvs:
-        return HostEnvs(factory, seeds, min(episodes, PARALLEL), stream="eval")
 
 
 def start(config: TrainConfig, settings: Any, env_kwargs: Mapping[str, Any], out: str = "") -> Driver:
@@ -292,10 +290,10 @@ def start(config: TrainConfig, settings: Any, env_kwargs: Mapping[str, Any], out
     return driver
 
 
-def reopen(path: str | Path, best: bool = False, env_kwargs: Mapping[str, Any] | None = None) -> Driver:
+def reopen(path: str | Path, best: bool = False) -> Driver:
     """The run in that folder, at its last or best checkpoint."""
     config, settings, kwargs = folder.read(path)
-    factory = Factory(config.env, kwargs | dict(env_kwargs or {}), config.max_episode_steps)
+    factory = Factory(config.env, kwargs, config.max_episode_steps)
     driver = Driver(config, settings, factory, path=Path(path))
     driver.restore(Path(path), best)
     return driver
@@ -315,6 +313,14 @@ def refuse_unfit(algorithm: Algorithm, settings: Any, spec: Spec) -> None:
 def with_total(config: TrainConfig, steps: int) -> TrainConfig:
     """The run's settings with another total of steps."""
     return replace(config, steps=steps)
+
+
+def _counters(found: Path) -> dict[str, Any]:
+    """The counters of a checkpoint, their form checked."""
+    counters = checkpoint.read_manifest(found)["counters"]
+    if not checkpoint.fits(counters, COUNTERS):
+        raise CheckpointError(f"the checkpoint {found} has damaged counters")
+    return counters
 
 
 def _passed(every: int, before: int, now: int) -> bool:

@@ -58,8 +58,16 @@ def choose(config: TrainConfig, out: str = "", root: str = "runs") -> Path:
 
 
 def create(path: Path, config: TrainConfig, settings: Any, env_kwargs: Mapping[str, Any]) -> None:
-    """Make the folder with its config and its record of origin."""
+    """Make the folder with its config and its record of origin.
+
+    Raises:
+        ConfigError: where another run has taken the folder meanwhile.
+    """
     path.mkdir(parents=True, exist_ok=True)
+    try:
+        (path / CONFIG).touch(exist_ok=False)
+    except FileExistsError:
+        raise ConfigError(f"another run has just taken the folder {path}: start again, or name another") from None
     write_config(path, config, settings, env_kwargs)
     record_command(path)
 

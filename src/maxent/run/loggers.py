@@ -68,13 +68,16 @@ class CSVLogger:
 
 
 class TensorBoardLogger:
-    """Event files that TensorBoard reads: one run, or one a member where there are several."""
+    """Event files that TensorBoard reads: one run, or one a member where there are several.
 
-    def __init__(self, folder: Path, members: int) -> None:
+    Events beyond `step`, of a run that is continued from there, are declared void.
+    """
+
+    def __init__(self, folder: Path, members: int, step: int) -> None:
         from tensorboardX import SummaryWriter
 
         names = [folder / f"member-{i}" for i in range(members)] if members > 1 else [folder]
-        self._writers = [SummaryWriter(str(name)) for name in names]
+        self._writers = [SummaryWriter(str(name), purge_step=step + 1 if step else None) for name in names]
 
     def progress(self, rows: Sequence[Row]) -> None:
         """One point a number."""

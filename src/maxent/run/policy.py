@@ -11,7 +11,7 @@ from maxent import registry, streams
 from maxent.envs import spaces
 from maxent.envs.host import Episode, HostEnvs
 from maxent.envs.make import Factory
-from maxent.errors import CheckpointError, ConfigError
+from maxent.errors import ConfigError
 from maxent.loops.evaluate import PARALLEL, evaluate
 from maxent.loops.programs import Programs
 from maxent.run import checkpoint, folder
@@ -55,10 +55,8 @@ def load(path: str | Path, best: bool = False, member: int = 0, env_kwargs: Mapp
     config, settings, kwargs = folder.read(path)
     if member >= config.seeds:
         raise ConfigError(f"{path} has no member {member}: its members are numbered from 0 to {config.seeds - 1}")
-    found = checkpoint.find(Path(path) / folder.CHECKPOINTS, "best" if best else "step")
-    if not found:
-        raise CheckpointError(f"{path} has no {'best' if best else 'last'} checkpoint")
-    step = checkpoint.read_manifest(found[-1])["step"]
+    found = checkpoint.newest(Path(path) / folder.CHECKPOINTS, best)
+    step = checkpoint.read_manifest(found)["step"]
     factory = Factory(config.env, kwargs | dict(env_kwargs or {}), config.max_episode_steps)
     env = factory()
     programs = Programs(
@@ -67,5 +65,5 @@ def load(path: str | Path, best: bool = False, member: int = 0, env_kwargs: Mapp
     env.close()
     seeds = range(config.seed, config.seed + config.seeds)
     template = jax.eval_shape(lambda roots: programs.init(roots, {}), streams.roots(seeds))
-    view = programs.view(checkpoint.load_state(found[-1], template).state)
+    view = programs.view(checkpoint.load_state(found, template).state)
     return Policy(programs, jax.tree.map(lambda x: x[member : member + 1], view), factory, seeds[member], step)
