@@ -87,6 +87,30 @@ def test_save_and_load_give_the_same_actions_and_learn_on(agent, tmp_path):
         agent.save(tmp_path / "saved")
 
 
+def test_a_saved_environment_comes_back_with_its_arguments_and_its_time_limit(tmp_path):
+    maxent.SAC(gymnasium.make("Pendulum-v1", g=5.0, max_episode_steps=7), **TINY).save(tmp_path / "saved")
+    loaded = maxent.load(tmp_path / "saved")
+    assert loaded.evaluate(1).lengths == [7]
+    env = loaded._driver.factory()
+    assert env.unwrapped.g == 5.0
+
+
+def test_an_environment_that_no_name_makes_again_must_be_given_to_load(tmp_path):
+    halved = gymnasium.wrappers.TransformReward(gymnasium.make("Pendulum-v1"), lambda reward: reward / 2)
+    maxent.SAC(halved, **TINY).save(tmp_path / "saved")
+    with pytest.raises(maxent.ConfigError, match="env="):
+        maxent.load(tmp_path / "saved")
+    assert maxent.load(tmp_path / "saved", env=halved).num_timesteps == 0
+
+
+def test_the_runs_own_settings_are_arguments_too(tmp_path):
+    agent = maxent.SAC(Thermostat, out=tmp_path / "run", log_every=10, eval_every=20, eval_episodes=1, **TINY)
+    seen = []
+    agent.learn(40, callback=[lambda progress: seen.append(progress.step)])
+    assert seen == [10, 20, 30, 40]
+    assert len((tmp_path / "run" / "evaluations.csv").read_text().splitlines()) == 3
+
+
 def test_evaluation_plays_as_many_episodes_as_asked_and_repeats_itself(agent):
     first, again = agent.evaluate(3), agent.evaluate(3)
     assert first == again and len(first.returns) == 3 and first.lengths == [10, 10, 10]
@@ -144,6 +168,7 @@ def test_members_are_seeds_side_by_side():
         (lambda: maxent.SAC(Thermostat, learning_rate=-1.0), "at least 0"),
         (lambda: maxent.SAC(Thermostat, batch_size=64, buffer_size=32), "a batch must fit"),
         (lambda: maxent.SAC(Thermostat, seeds=0), "at least 1"),
+        (lambda: maxent.SAC(Thermostat, eval_every=500), "must be a multiple"),
         (lambda: maxent.SAC(Thermostat, hidden_sizes=(8, 0)), "at least one unit"),
         (lambda: maxent.SAC(Thermostat, **TINY).learn(0), "at least 1"),
         (lambda: maxent.SAC(gymnasium.make_vec("Pendulum-v1", 2), seeds=2), "one member"),
