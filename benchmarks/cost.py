@@ -245,6 +245,7 @@ def main() -> None:
         }  # fmt: skip
         record[name] = measured | origin
     show(record)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 

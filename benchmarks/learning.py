@@ -73,6 +73,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for task in arguments.tasks:
         record = measure(task, arguments.runs)
+        RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"learning-{task}.json"
         path.write_text(json.dumps(record, indent=1, default=list), encoding="utf-8")
         print(task, [{k: v for k, v in final.items() if k != "returns"} for final in record["final"]])

@@ -383,6 +383,7 @@ def main() -> None:
         record["settings"][name] = measure(SETTINGS[name], pythons, arguments.rounds, arguments.seconds)
     for measured in record["settings"].values():
         show(measured)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
