@@ -57,7 +57,8 @@ def learning(folder: str) -> str:
     machine = records[0]["machine"]
     lines += [
         "",
-        f"On {machine['cores']} core(s) of {machine['processor']}; from `{records[0]['command'].split()[1]}`.",
+        f"Each run had {machine['cores']} core of {machine['processor']}, on a machine shared with other work, so the "
+        "wall times say little. `benchmarks/learning.py` measures it; `benchmarks/results/` has every return.",
         "",
     ]
     lines += [f"![{r['train']['env']}]({folder}figures/learning-{r['task']}.png)" for r in records]
