@@ -119,8 +119,8 @@ def speed() -> str:
         "",
         f"Whole processes in alternation, {record['rounds']} rounds of {record['seconds_a_block']:g} s each, on "
         f"{machine['cores']} shared cores of {machine['processor']}; batch 256, one update a step. "
-        "From `make bench`. Steps are of the whole loop; queued and scanned are the updates alone, dispatched one by one "
-        "and fifty at a time; products are one update's bare matrix products. Not measured on a GPU.",
+        "From `make bench`. Steps: the whole loop; queued, scanned: the updates alone, dispatched one by one "
+        "and fifty at a time; products: one update's bare matrix products. Not measured on a GPU.",
     ]
     return "\n".join(lines)
 
