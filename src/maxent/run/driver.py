@@ -93,7 +93,6 @@ class Driver:
         self.warn: Callable[[str], None] = warnings.warn
         self._recent: list[deque[Episode]] = [deque(maxlen=WINDOW) for _ in self.seeds]
         self._episodes = [0] * config.seeds
-        self._evaluation_envs: HostEnvs | None = None
         self._warned = False
 
     def learn(self, total: int, callbacks: Sequence[Callback] = ()) -> bool:
@@ -120,19 +119,12 @@ class Driver:
 
         Without a seed, those that the run's own evaluations play; the episodes are a function of the seed alone.
         """
-        count, seeds = min(episodes, PARALLEL), self.seeds if seed is None else [seed] * len(self.seeds)
-        if seed is None and self._evaluation_envs is not None and self._evaluation_envs.shape[1] == count:
-            envs = self._evaluation_envs
-            envs.episodes[:] = 0
-        else:
-            envs = HostEnvs(self.factory, seeds, count, stream="eval")
+        seeds = self.seeds if seed is None else [seed] * len(self.seeds)
+        envs = HostEnvs(self.factory, seeds, min(episodes, PARALLEL), stream="eval")
         try:
             return evaluate(self.programs, self.loop.view, envs, streams.roots(seeds), episodes, explore)
         finally:
-            if seed is None:
-                self._evaluation_envs = envs
-            else:
-                envs.close()
+            envs.close()
 
     def save(self, path: Path, kind: str = "step") -> Path:
         """Write a checkpoint of this moment into the run folder; the best ones go without a replay."""
