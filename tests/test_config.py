@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maxent import registry
-from maxent.config import ReplayConfig, SACConfig, TrainConfig, build, check, numbers, parse_value, read_toml
-from maxent.config import without_numbers as blanked
+from maxent.config import ReplayConfig, SACConfig, TrainConfig
 from maxent.errors import ConfigError, MaxentError
 from maxent.run import folder
+from maxent.settings import build, check, numbers, parse_value, read_toml
+from maxent.settings import without_numbers as blanked
 
 CONFIGS = [TrainConfig("Pendulum-v1"), ReplayConfig(), *(e.config() for e in registry.ALGORITHMS.values())]
 configs = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: type(c).__name__)

@@ -7,7 +7,7 @@ import pytest
 from gymnasium import spaces
 from numpy.testing import assert_allclose, assert_array_equal
 
-from maxent import networks
+from maxent import networks, observations
 from maxent.config import Activation
 from maxent.envs.spaces import empty_batch, spec_of, write_observation
 from maxent.networks import MLP, Linear, Norm
@@ -32,8 +32,8 @@ LEAVES: dict[str, tuple[Leaf, object, list[float]]] = {
 @pytest.mark.parametrize("name", LEAVES)
 def test_a_leaf_becomes_features(name: str) -> None:
     leaf, obs, expected = LEAVES[name]
-    found = jax.jit(networks.features, static_argnums=0)(leaf, np.array(obs, leaf.dtype)[None])
-    assert found.dtype == np.float32 and networks.count_features(leaf) == len(expected)
+    found = jax.jit(observations.features, static_argnums=0)(leaf, np.array(obs, leaf.dtype)[None])
+    assert found.dtype == np.float32 and observations.count_features(leaf) == len(expected)
     assert_allclose(found, [expected], rtol=1e-6)
 
 
@@ -55,8 +55,8 @@ def test_a_dictionary_becomes_its_entries_in_the_order_of_their_names() -> None:
     for i, obs in enumerate(seen):
         write_observation(space, obs, batch, (i,))
     expected = [[1, 0, 0, 0, 1, 0.5, -2], [0, 0.2, 1, 0, 0, 9, 4]]
-    assert_allclose(networks.features(spec.obs, batch), expected, rtol=1e-6)
-    assert networks.count_features(spec.obs) == 7
+    assert_allclose(observations.features(spec.obs, batch), expected, rtol=1e-6)
+    assert observations.count_features(spec.obs) == 7
 
 
 def random_mlp(sizes: tuple[int, ...], norms: bool, seed: int = 0) -> MLP:

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from maxent import operators
-from maxent.operators import Moments
+from maxent import observations, operators
+from maxent.observations import Moments
 
-add = jax.jit(operators.add_to_moments)
+add = jax.jit(observations.add_to_moments)
 
 
 def moments_of(*blocks: np.ndarray, weights: list[np.ndarray] | None = None) -> Moments:
     """The blocks, one after the other."""
-    moments = operators.init_moments(blocks[0].shape[1])
+    moments = observations.init_moments(blocks[0].shape[1])
     for i, block in enumerate(blocks):
         weight = np.ones(len(block)) if weights is None else weights[i]
         moments = add(moments, block.astype(np.float32), weight.astype(np.float32))
@@ -69,14 +69,14 @@ def test_rows_of_weight_zero_do_not_count(weights: list[list[int]]) -> None:
 def test_moments_of_nothing_normalise_nothing() -> None:
     """Before a first row, and after rows of weight zero, observations pass as they are."""
     x = np.array([[-3.0, 0.5, 8.0]], np.float32)
-    for moments in (operators.init_moments(3), moments_of(x, weights=[np.zeros(1)])):
-        assert_allclose(operators.normalize(moments, x), x, rtol=1e-6)
+    for moments in (observations.init_moments(3), moments_of(x, weights=[np.zeros(1)])):
+        assert_allclose(observations.normalize(moments, x), x, rtol=1e-6)
 
 
 def test_normalised_rows_have_mean_zero_and_variance_one() -> None:
     """By their own moments."""
     rows = np.random.default_rng(0).standard_normal((500, 2)) * [0.01, 50] + [-1, 7]
-    normal = operators.normalize(moments_of(rows), rows.astype(np.float32))
+    normal = observations.normalize(moments_of(rows), rows.astype(np.float32))
     assert_allclose(normal.mean(0), 0, atol=1e-3)
     assert_allclose(normal.std(0), 1, atol=1e-3)
 
@@ -85,11 +85,11 @@ def test_normalised_outliers_are_cut_and_constants_are_zero() -> None:
     """Ten standard deviations are the most; an entry that never changed divides by no zero."""
     moments = Moments(jnp.asarray(9.0), jnp.array([1.0, 2.0]), jnp.array([4.0, 0.0]))
     x = np.array([[1e6, 2.0], [-1e6, 2.0], [5.0, 2.0]])
-    assert_allclose(operators.normalize(moments, x), [[10, 0], [-10, 0], [2, 0]], rtol=1e-6)
+    assert_allclose(observations.normalize(moments, x), [[10, 0], [-10, 0], [2, 0]], rtol=1e-6)
 
 
 def test_moments_survive_a_scan() -> None:
     """Same shapes and dtypes out as in."""
-    start = operators.init_moments(2)
-    end = jax.eval_shape(operators.add_to_moments, start, jnp.zeros((3, 2)), jnp.ones(3))
+    start = observations.init_moments(2)
+    end = jax.eval_shape(observations.add_to_moments, start, jnp.zeros((3, 2)), jnp.ones(3))
     assert end == jax.eval_shape(lambda: start)

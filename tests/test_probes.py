@@ -14,7 +14,7 @@ import pytest
 from gymnasium.wrappers import TimeLimit
 from numpy.testing import assert_allclose
 
-from maxent.algorithms import sac
+from maxent import networks
 from maxent.algorithms.sac import SAC
 from maxent.config import SACConfig
 from maxent.envs.host import HostEnvs
@@ -66,7 +66,7 @@ def values(loop: HostLoop, state: int, actions: np.ndarray = ACTIONS) -> np.ndar
     critics = loop.learned.state.critics
     return np.stack(
         [
-            sac.ensemble_q(jax.tree.map(lambda x, m=m: x[m], critics), obs, actions[:, None], CONFIG.activation)
+            networks.ensemble_q(jax.tree.map(lambda x, m=m: x[m], critics), obs, actions[:, None], CONFIG.activation)
             for m in range(loop.envs.shape[0])
         ]
     )

@@ -13,10 +13,11 @@ import optax
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from maxent.algorithms import sac
+from maxent import networks
 from maxent.algorithms.sac import SAC, State
-from maxent.config import Activation, SACConfig, numbers, without_numbers
+from maxent.config import Activation, SACConfig
 from maxent.networks import MLP
+from maxent.settings import numbers, without_numbers
 from maxent.types import Leaf, Spec, Transition
 from reference import sac_numpy as reference
 
@@ -106,7 +107,7 @@ def plain(net: MLP) -> reference.Arrays:
     return {name: np.asarray(x, np.float64) for name, x in (layers | norms).items()}
 
 
-def plain_policy(policy: sac.Policy) -> reference.Arrays:
+def plain_policy(policy: networks.Gaussian) -> reference.Arrays:
     return plain(policy.network) | ({"log_std": np.asarray(policy.log_std, np.float64)} if policy.log_std.size else {})
 
 

@@ -15,13 +15,14 @@ import jax
 import numpy as np
 
 from maxent import registry
-from maxent.config import TrainConfig, build
+from maxent.config import TrainConfig
 from maxent.envs import spaces
 from maxent.envs.host import VectorEnvs
 from maxent.envs.make import Factory
 from maxent.errors import ConfigError
 from maxent.run import folder
 from maxent.run.driver import Callback, Driver, Evaluation
+from maxent.settings import build
 from maxent.types import Tree
 
 VECTOR_KWARGS = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers")

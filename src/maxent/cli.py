@@ -18,9 +18,10 @@ import tyro
 from tyro.conf import FlagConversionOff, Positional, arg
 
 from maxent import registry
-from maxent.config import Auto, TrainConfig, build, read_toml, setting, suggestion
+from maxent.config import Auto, TrainConfig
 from maxent.errors import ConfigError, MaxentError
 from maxent.run import arguments, folder
+from maxent.settings import build, read_toml, setting, suggestion
 
 if TYPE_CHECKING:
     from maxent.run.policy import Policy

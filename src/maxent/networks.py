@@ -1,7 +1,6 @@
 """Networks as tuples of arrays: a parameter tree is plain data, and applying it is a function.
 
-An observation tree becomes one feature vector; multilayer perceptrons do the rest. An ensemble is the same tree with a
-leading axis.
+An ensemble is the same tree with a leading axis.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from maxent.types import Leaf, Tree
+from maxent.config import AlgorithmConfig
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
@@ -44,6 +43,14 @@ class MLP(NamedTuple):
 
     layers: tuple[Linear, ...]
     norms: tuple[Norm, ...]
+
+
+class Gaussian(NamedTuple):
+    """A network that gives μ and log σ, or μ alone with one log σ for all inputs."""
+
+    network: MLP
+    log_std: Array
+    """[d] where σ does not depend on the input, else [0]."""
 
 
 def init_linear(key: Array, inputs: int, outputs: int) -> Linear:
@@ -80,31 +87,30 @@ def layer_norm(params: Norm, x: Array) -> Array:
     return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + NORM_EPSILON) * params.scale + params.offset
 
 
-def features(spec: Tree, obs: Tree) -> Array:
-    """An observation tree, each leaf [batch, …], as one float32 matrix [batch, features].
-
-    Choices become one-hot vectors, bytes are scaled to [0, 1], numbers are taken as they are.
-    """
-    encoded = jax.tree.map(_encode, spec, obs, is_leaf=lambda x: isinstance(x, Leaf))
-    return jnp.concatenate(jax.tree.leaves(encoded), axis=-1)
+def init_ensemble(key: Array, count: int, inputs: int, config: AlgorithmConfig, outputs: int = 1) -> MLP:
+    """So many independent perceptrons with the config's hidden layers: every array has a leading axis [network]."""
+    return jax.vmap(lambda k: init_mlp(k, inputs, config.hidden_sizes, outputs, config.layer_norm))(
+        jax.random.split(key, count)
+    )
 
 
-def count_features(spec: Tree) -> int:
-    """The width of `features`."""
-    leaves = jax.tree.leaves(spec, is_leaf=lambda x: isinstance(x, Leaf))
-    return sum(sum(leaf.categories) if leaf.categories else _size(leaf) for leaf in leaves)
+def ensemble_q(critics: MLP, features: Array, action: Array, activation: str) -> Array:
+    """Q_i(s, a) of every critic: [batch, F], [batch, d] → [critic, batch]."""
+    x = jnp.concatenate([features, action], axis=-1)
+    return jax.vmap(mlp, (0, None, None))(critics, x, activation)[..., 0]
 
 
-def _encode(leaf: Leaf, x: Array) -> Array:
-    x = x.reshape(*x.shape[: x.ndim - len(leaf.shape)], _size(leaf))
-    if leaf.categories:
-        one_hot = [jax.nn.one_hot(x[..., i], n) for i, n in enumerate(leaf.categories)]
-        return jnp.concatenate(one_hot, axis=-1)
-    return x.astype(jnp.float32) / (255.0 if leaf.dtype == "uint8" else 1.0)
+def init_gaussian(key: Array, inputs: int, actions: int, config: AlgorithmConfig, state_dependent: bool) -> Gaussian:
+    """A Gaussian over so many actions with the config's hidden layers."""
+    outputs = 2 * actions if state_dependent else actions
+    network = init_mlp(key, inputs, config.hidden_sizes, outputs, config.layer_norm)
+    return Gaussian(network, jnp.zeros(0 if state_dependent else actions))
 
 
-def _size(leaf: Leaf) -> int:
-    size = 1
-    for n in leaf.shape:
-        size *= n
-    return size
+def gaussian(params: Gaussian, features: Array, activation: str) -> tuple[Array, Array]:
+    """μ and log σ, [batch, F] → two [batch, d]."""
+    out = mlp(params.network, features, activation)
+    if params.log_std.shape[-1]:
+        return out, jnp.broadcast_to(params.log_std, out.shape)
+    mean, log_std = jnp.split(out, 2, axis=-1)
+    return mean, log_std

@@ -1,11 +1,11 @@
 """The small equations that algorithms share: targets, soft values, averages. Written for arrays of any batch shape."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from maxent import networks
+from maxent.networks import MLP
 from maxent.types import Tree
 
 
@@ -19,38 +19,23 @@ def soft_value(q: Array, log_prob: Array, temperature: Array) -> Array:
     return q - temperature * log_prob
 
 
+def critic_loss(
+    critics: MLP, features: Array, action: Array, target_q: Array, activation: str
+) -> tuple[Array, tuple[Array, Array]]:
+    """J_Q(θ) = E[ Σ_i ½ (Q_i(s, a) - y)² ]: a mean over the batch and a sum over the critics.
+
+    Beside it each critic's own, [critic], and Q, [critic, batch] (eq. 5 of arXiv 1812.05905).
+    """
+    q = networks.ensemble_q(critics, features, action, activation)
+    losses = 0.5 * jnp.square(q - target_q).mean(-1)
+    return losses.sum(), (losses, q)
+
+
 def polyak(target: Tree, online: Tree, tau: Array) -> Tree:
     """(1 - τ)·target + τ·online, for every array."""
     return jax.tree.map(lambda t, o: t + tau * (o - t), target, online)
 
 
-class Moments(NamedTuple):
-    """The running mean and variance of every entry of a vector."""
-
-    weight: Array
-    """How many vectors were seen."""
-    mean: Array
-    variance: Array
-
-
-def init_moments(size: int) -> Moments:
-    """Of nothing seen yet: mean 0 and variance 1."""
-    return Moments(jnp.zeros(()), jnp.zeros(size), jnp.ones(size))
-
-
-def add_to_moments(moments: Moments, x: Array, weight: Array) -> Moments:
-    """Moments with the rows of x [n, size] added, those of weight [n] one; Chan's parallel formula."""
-    added = weight.sum()
-    safe = jnp.maximum(added, 1.0)
-    mean = (weight[:, None] * x).sum(0) / safe
-    variance = (weight[:, None] * jnp.square(x - mean)).sum(0) / safe
-    total = moments.weight + added
-    share = added / jnp.maximum(total, 1.0)
-    delta = mean - moments.mean
-    merged = (1 - share) * moments.variance + share * variance + share * (1 - share) * jnp.square(delta)
-    return Moments(total, moments.mean + share * delta, jnp.where(total > 0, merged, moments.variance))
-
-
-def normalize(moments: Moments, x: Array) -> Array:
-    """x with mean 0 and variance 1, cut at ten standard deviations."""
-    return jnp.clip((x - moments.mean) * jax.lax.rsqrt(moments.variance + 1e-8), -10.0, 10.0)
+def scalars(**values: float) -> dict[str, Array]:
+    """The numbers that live in a state, as float32 scalars."""
+    return {name: jnp.asarray(value, jnp.float32) for name, value in values.items()}

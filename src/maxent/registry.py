@@ -4,8 +4,8 @@ import importlib
 from typing import NamedTuple
 
 from maxent import config
-from maxent.config import suggestion
 from maxent.errors import ConfigError
+from maxent.settings import suggestion
 from maxent.types import Algorithm
 
 

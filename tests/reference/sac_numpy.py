@@ -253,8 +253,5 @@ def update(
         "q_mean": q.mean(),
         "q_std": q.std(),
         "target_q_mean": y.mean(),
-        "obs_min": batch["obs"].min(),
-        "obs_max": batch["obs"].max(),
-        "obs_mean": batch["obs"].mean(),
     } | {f"critic_loss_{i}": loss for i, loss in enumerate(critic_losses)}
     return metrics, gradients

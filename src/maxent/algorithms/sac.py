@@ -24,37 +24,30 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from maxent import distributions, networks, operators, optimisers
+from maxent import distributions, networks, observations, operators, optimisers
 from maxent.config import SACConfig
-from maxent.networks import MLP
-from maxent.operators import Moments
+from maxent.networks import MLP, Gaussian
+from maxent.observations import Moments
+from maxent.settings import given
 from maxent.types import Algorithm, Spec, Transition, Tree
 
 METRICS = (
     "critic_loss", "actor_loss", "temperature_loss", "temperature", "entropy",
-    "q_mean", "q_std", "target_q_mean", "obs_min", "obs_max", "obs_mean",
+    "q_mean", "q_std", "target_q_mean",
 )  # fmt: skip
-
-
-class Policy(NamedTuple):
-    """π(a|s): a network that gives μ and log σ, or μ alone with one log σ for all states."""
-
-    network: MLP
-    log_std: Array
-    """[d] where σ does not depend on the state, else [0]."""
 
 
 class View(NamedTuple):
     """What acting needs."""
 
-    policy: Policy
+    policy: Gaussian
     moments: Moments
 
 
 class State(NamedTuple):
     """Everything that learning changes, and the numbers it obeys."""
 
-    policy: Policy
+    policy: Gaussian
     critics: MLP
     """Every array has a leading axis [critic]."""
     target_critics: MLP
@@ -68,21 +61,12 @@ class State(NamedTuple):
     """The swept settings, as float32 scalars."""
 
 
-def critic_loss(
-    critics: MLP, features: Array, action: Array, target_q: Array, activation: str
-) -> tuple[Array, tuple[Array, Array]]:
-    """J_Q (eq. 5), a mean over the batch and a sum over the critics; each critic's own, and Q, [critic, batch]."""
-    q = ensemble_q(critics, features, action, activation)
-    losses = 0.5 * jnp.square(q - target_q).mean(-1)
-    return losses.sum(), (losses, q)
-
-
 def policy_loss(
-    config: SACConfig, policy: Policy, critics: MLP, temperature: Array, features: Array, key: Array
+    config: SACConfig, policy: Gaussian, critics: MLP, temperature: Array, features: Array, key: Array
 ) -> tuple[Array, Array]:
     """J_π (eq. 9), a mean over the batch; and log π of the sampled actions, [batch]."""
     action, log_prob = distributions.tanh_normal_sample(*mean_and_log_std(config, policy, features), key)
-    q = ensemble_q(critics, features, action, config.activation).min(0)
+    q = networks.ensemble_q(critics, features, action, config.activation).min(0)
     return (temperature * log_prob - q).mean(), log_prob
 
 
@@ -91,49 +75,27 @@ def temperature_loss(log_temperature: Array, log_prob: Array, target_entropy: Ar
     return -log_temperature * (log_prob + target_entropy).mean()
 
 
-def ensemble_q(critics: MLP, features: Array, action: Array, activation: str) -> Array:
-    """Q_i(s, a) of every critic: [batch, F], [batch, d] → [critic, batch]."""
-    x = jnp.concatenate([features, action], axis=-1)
-    return jax.vmap(networks.mlp, (0, None, None))(critics, x, activation)[..., 0]
-
-
-def mean_and_log_std(config: SACConfig, policy: Policy, features: Array) -> tuple[Array, Array]:
+def mean_and_log_std(config: SACConfig, policy: Gaussian, features: Array) -> tuple[Array, Array]:
     """μ and log σ before squashing, both [batch, d]."""
-    out = networks.mlp(policy.network, features, config.activation)
-    if config.state_dependent_std:
-        mean, log_std = jnp.split(out, 2, axis=-1)
-    else:
-        mean, log_std = out, jnp.broadcast_to(policy.log_std, out.shape)
+    mean, log_std = networks.gaussian(policy, features, config.activation)
     return mean, jnp.clip(log_std, config.log_std_min, config.log_std_max)
-
-
-def features_of(config: SACConfig, spec: Spec, moments: Moments, obs: Tree) -> Array:
-    """What the networks see of an observation: [batch, F]."""
-    features = networks.features(spec.obs, obs)
-    return operators.normalize(moments, features) if config.normalize_observations else features
 
 
 def init(config: SACConfig, spec: Spec, key: Array) -> State:
     """A fresh state; the only function that reads the config's swept numbers."""
-    inputs, actions = networks.count_features(spec.obs), spec.action.shape[0]
+    inputs, actions = observations.count_features(spec.obs), spec.action.shape[0]
     key_policy, key_critics = jax.random.split(key)
-    outputs = 2 * actions if config.state_dependent_std else actions
-    policy = Policy(
-        networks.init_mlp(key_policy, inputs, config.hidden_sizes, outputs, config.layer_norm),
-        jnp.zeros(0 if config.state_dependent_std else actions),
+    policy = networks.init_gaussian(key_policy, inputs, actions, config, config.state_dependent_std)
+    critics = networks.init_ensemble(key_critics, config.critics, inputs + actions, config)
+    numbers = operators.scalars(
+        actor_learning_rate=given(config.actor_learning_rate, config.learning_rate),
+        critic_learning_rate=given(config.critic_learning_rate, config.learning_rate),
+        temperature_learning_rate=given(config.temperature_learning_rate, config.learning_rate),
+        gamma=config.gamma,
+        tau=config.tau,
+        target_entropy=given(config.target_entropy, -float(actions)),
     )
-    critics = jax.vmap(lambda k: networks.init_mlp(k, inputs + actions, config.hidden_sizes, 1, config.layer_norm))(
-        jax.random.split(key_critics, config.critics)
-    )
-    values = {
-        "actor_learning_rate": _or(config.actor_learning_rate, config.learning_rate),
-        "critic_learning_rate": _or(config.critic_learning_rate, config.learning_rate),
-        "temperature_learning_rate": _or(config.temperature_learning_rate, config.learning_rate),
-        "gamma": config.gamma,
-        "tau": config.tau,
-        "target_entropy": _or(config.target_entropy, -float(actions)),
-    }
-    log_temperature = jnp.log(jnp.asarray(_or(config.temperature, config.initial_temperature), jnp.float32))
+    log_temperature = jnp.log(jnp.asarray(given(config.temperature, config.initial_temperature), jnp.float32))
     adam = optimisers.adam(config.max_grad_norm)
     return State(
         policy=policy,
@@ -143,8 +105,8 @@ def init(config: SACConfig, spec: Spec, key: Array) -> State:
         policy_opt=adam.init(policy),
         critics_opt=adam.init(critics),
         temperature_opt=adam.init(log_temperature),
-        moments=operators.init_moments(inputs),
-        numbers={name: jnp.asarray(value, jnp.float32) for name, value in values.items()},
+        moments=observations.init_moments(inputs),
+        numbers=numbers,
     )
 
 
@@ -162,18 +124,10 @@ def act(
     config: SACConfig, spec: Spec, view: View, carry: tuple[()], obs: Tree, key: Array, explore: bool
 ) -> tuple[Array, tuple[()], tuple[()]]:
     """A sample of the policy, or its mean action, for observations [batch, …]."""
-    features = features_of(config, spec, view.moments, obs)
+    features = observations.features_of(config, spec, view.moments, obs)
     mean, log_std = mean_and_log_std(config, view.policy, features)
     action = distributions.tanh_normal_sample(mean, log_std, key)[0] if explore else jnp.tanh(mean)
     return action, carry, ()
-
-
-def observe(config: SACConfig, spec: Spec, state: State, block: Transition) -> State:
-    """Follow the observations' statistics where they are used."""
-    if not config.normalize_observations:
-        return state
-    features = networks.features(spec.obs, block.next_obs)
-    return state._replace(moments=operators.add_to_moments(state.moments, features, jnp.ones(features.shape[0])))
 
 
 def update(
@@ -184,19 +138,18 @@ def update(
     numbers = state.numbers
     adam = optimisers.adam(config.max_grad_norm)
     decay = optimisers.linear_decay(config.learning_rate_decay_updates, index)
-    seen = networks.features(spec.obs, batch.obs)
-    features = features_of(config, spec, state.moments, batch.obs)
-    next_features = features_of(config, spec, state.moments, batch.next_obs)
+    features = observations.features_of(config, spec, state.moments, batch.obs)
+    next_features = observations.features_of(config, spec, state.moments, batch.next_obs)
     temperature = jnp.exp(state.log_temperature)
 
     next_action, next_log_prob = distributions.tanh_normal_sample(
         *mean_and_log_std(config, state.policy, next_features), key_target
     )
-    next_q = ensemble_q(state.target_critics, next_features, next_action, config.activation).min(0)
+    next_q = networks.ensemble_q(state.target_critics, next_features, next_action, config.activation).min(0)
     next_value = operators.soft_value(next_q, next_log_prob, temperature)
     target_q = operators.bellman_target(batch.reward, batch.discount, next_value)
 
-    (loss_q, (losses_q, q)), gradient = jax.value_and_grad(critic_loss, has_aux=True)(
+    (loss_q, (losses_q, q)), gradient = jax.value_and_grad(operators.critic_loss, has_aux=True)(
         state.critics, features, batch.action, target_q, config.activation
     )
     critics, critics_opt = optimisers.step(
@@ -230,7 +183,7 @@ def update(
     )
     values = (
         loss_q, loss_policy, loss_temperature, temperature, -log_prob.mean(),
-        q.mean(), q.std(), target_q.mean(), seen.min(), seen.max(), seen.mean(), *losses_q,
+        q.mean(), q.std(), target_q.mean(), *losses_q,
     )  # fmt: skip
     return state, dict(zip(metrics(config), values, strict=True))
 
@@ -240,9 +193,4 @@ def metrics(config: SACConfig) -> tuple[str, ...]:
     return (*METRICS, *(f"critic_loss_{i}" for i in range(config.critics)))
 
 
-def _or(value: float | str, default: float) -> float:
-    """The value, or what "auto" stands for."""
-    return default if isinstance(value, str) else value
-
-
-SAC = Algorithm("sac", init, view, initial_carry, act, observe, update, "replay", ("continuous",), metrics)
+SAC = Algorithm("sac", init, view, initial_carry, act, observations.follow, update, "replay", ("continuous",), metrics)

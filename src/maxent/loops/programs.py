@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from maxent.config import numbers, without_numbers
+from maxent import observations
 from maxent.replay import ring
+from maxent.settings import numbers, without_numbers
 from maxent.streams import stream
 from maxent.types import Algorithm, Spec, Transition, Tree
 
@@ -40,7 +41,7 @@ class Programs:
         self.algorithm, self.spec = algorithm, spec
         self.config = config
         self._static = without_numbers(config)
-        self.metrics: tuple[str, ...] = algorithm.metrics(config)
+        self.metrics: tuple[str, ...] = (*algorithm.metrics(config), *observations.SUMMARY)
         """The names of the columns of `Learned.totals`."""
         self.traces: Counter[str] = Counter()
         self._initial_states = jax.jit(jax.vmap(self._initial_state))
@@ -113,6 +114,7 @@ class Programs:
             keys = jax.vmap(lambda root: stream(root, "update", index))(roots)
             update = partial(self.algorithm.update, config, self.spec)
             state, metrics = jax.vmap(update, (0, 0, 0, None))(learned.state, batch, keys, index)
+            metrics |= jax.vmap(partial(observations.summary, self.spec))(batch.obs)
             totals = learned.totals + jnp.stack([metrics[name] for name in self.metrics], -1)
             return Learned(state, totals, learned.updates + 1), None
 

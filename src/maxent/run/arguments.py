@@ -16,8 +16,8 @@ from typing import Any, Literal
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from maxent.config import build, parse_value, suggestion
 from maxent.errors import ConfigError
+from maxent.settings import build, parse_value, suggestion
 
 
 def read(

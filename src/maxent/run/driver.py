@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from maxent import registry, streams
-from maxent.config import ReplayConfig, TrainConfig, check
+from maxent.config import TrainConfig
 from maxent.envs.host import Envs, Episode, HostEnvs
 from maxent.envs.make import Factory
 from maxent.errors import CheckpointError, ConfigError
@@ -27,6 +27,7 @@ from maxent.loops.host import HostLoop, Report
 from maxent.loops.programs import Programs
 from maxent.run import checkpoint, folder
 from maxent.run.loggers import CSVLogger, Logger, Row, TensorBoardLogger, cut_back
+from maxent.settings import check
 from maxent.types import Algorithm, Spec
 
 WINDOW = 100
@@ -85,7 +86,7 @@ class Driver:
         self.seeds = list(range(config.seed, config.seed + config.seeds))
         algorithm = registry.algorithm(config.algo)
         self.envs = envs if envs is not None else HostEnvs(factory, self.seeds, config.envs)
-        refuse_unfit(algorithm, settings, self.envs.spec)
+        refuse_unfit(algorithm, self.envs.spec)
         self.programs = Programs(algorithm, settings, self.envs.spec)
         self.loop = HostLoop(self.programs, self.envs, self.seeds, {})
         self.best = [-np.inf] * config.seeds
@@ -291,14 +292,14 @@ def reopen(path: str | Path, best: bool = False) -> Driver:
     return driver
 
 
-def refuse_unfit(algorithm: Algorithm, settings: Any, spec: Spec) -> None:
+def refuse_unfit(algorithm: Algorithm, spec: Spec) -> None:
     """A ConfigError where the algorithm cannot act in the action space, naming those that can."""
     kind = "continuous" if spec.continuous else "discrete"
     if kind not in algorithm.actions:
         able = [name for name in registry.ALGORITHMS if kind in registry.algorithm(name).actions]
         others = f"use {' or '.join(able)}" if able else "no algorithm here takes them yet"
         raise ConfigError(f"{algorithm.name} does not take {kind} actions: {others}")
-    if isinstance(settings, ReplayConfig) and not jax.tree.leaves(spec.obs):
+    if not jax.tree.leaves(spec.obs):
         raise ConfigError("the observation space is empty: there is nothing to act on")
 
 

@@ -27,8 +27,9 @@ from typing import Any
 import tomli_w
 
 from maxent import registry
-from maxent.config import TrainConfig, build, read_toml
+from maxent.config import TrainConfig
 from maxent.errors import ConfigError
+from maxent.settings import build, read_toml
 
 CONFIG, RUN, PROGRESS, EVALUATIONS, CURVE = "config.toml", "run.json", "progress.csv", "evaluations.csv", "curve.png"
 CHECKPOINTS, VIDEOS, TENSORBOARD = "checkpoints", "videos", "tensorboard"
