@@ -90,7 +90,7 @@ def maxent_jobs(env: str, hidden: int) -> dict[str, Job]:
     def learn(at_once: int, times: int) -> None:
         nonlocal learned, updates
         for _ in range(times):
-            learned, _ = programs.learn(learned, loop.ring, loop.roots, np.uint32(updates), count=at_once)
+            learned = programs.learn(learned, loop.ring, loop.roots, np.uint32(updates), count=at_once)
             updates += at_once
         jax.block_until_ready(learned)
 

@@ -394,7 +394,7 @@ def train(tmp_path, monkeypatch):
 
 def actions(run: driver.Driver) -> np.ndarray:
     """The mean action, and a sample."""
-    arguments = (run.loop.view, (), OBS, run.loop.roots, np.uint32(9))
+    arguments = (run.loop.view, (), OBS, np.ones(OBS.shape[:2], bool), run.loop.roots, np.uint32(9))
     return np.stack([run.programs.act(*arguments, explore=explore)[0] for explore in (False, True)])
 
 

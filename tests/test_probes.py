@@ -170,5 +170,7 @@ def mean_action(loop: HostLoop) -> np.ndarray:
     """What the policy takes in the first state when it does not explore, [member]."""
     members, envs = loop.envs.shape
     obs = np.broadcast_to(one_hot(0), (members, envs, len(one_hot(0))))
-    action, _, _ = loop.programs.act(loop.view, loop.carry, obs, loop.roots, np.uint32(0), explore=False)
+    action, _, _ = loop.programs.act(
+        loop.view, loop.carry, obs, loop.stepped.starts, loop.roots, np.uint32(0), explore=False
+    )
     return np.asarray(action)[:, 0, 0]

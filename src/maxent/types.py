@@ -69,11 +69,14 @@ class Algorithm(NamedTuple):
     | function | signature | note |
     |---|---|---|
     | `init` | (config, spec, key) → state | arrays only |
-    | `view` | (state) → view | the least that acting needs |
-    | `initial_carry` | (config, spec, batch shape) → carry | the actor's memory, `()` for none |
+    | `view` | (state) → view | the least that acting needs: a selection of the state's arrays, nothing computed |
+    | `initial_carry` | (config, spec, batch shape) → carry | the actor's memory at a beginning, `()` for none |
     | `act` | (config, spec, view, carry, obs, key, explore) → (action, carry, extras) | obs: [batch, …] |
     | `observe` | (config, spec, state, block) → state | sees every new transition once, in order |
     | `update` | (config, spec, state, batch, key, index) → (state, metrics) | closed under scan |
+
+    A `replay` algorithm is given a batch [batch, …] of what once happened; a `rollout` algorithm the last
+    `config.rollout_length` steps of all environments in order, [step, env, …], with the extras that `act` gave.
 
     `init` alone sees the swept numbers of the config; it puts them into the state. The other functions are given a
     config in which they are NaN (`maxent.config.without_numbers`), so that reading the wrong copy cannot go unseen.

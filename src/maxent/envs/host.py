@@ -42,6 +42,8 @@ class Stepped(NamedTuple):
     row: Transition
     obs: Tree
     """What to act on next: `row.next_obs`, but for environments that reset themselves within a step."""
+    starts: np.ndarray
+    """Where that is the first observation of an episode, [member, env]."""
 
 
 class Envs(Protocol):
@@ -121,7 +123,7 @@ class HostEnvs:
                 except ValueError as error:
                     raise EnvironmentFault(f"{self._whereabouts(at)}: {error}") from None
         self._over = boundary.copy()
-        return Stepped(Transition(obs, action, reward, discount, next_obs, boundary, real), next_obs)
+        return Stepped(Transition(obs, action, reward, discount, next_obs, boundary, real), next_obs, ~real)
 
     def close(self) -> None:
         """Release the environments."""
@@ -202,7 +204,7 @@ class VectorEnvs:
         zero = np.zeros((*self.shape, *self.spec.action.shape), self.spec.action.dtype)
         none = np.zeros(self.shape, np.float32)
         row = Transition(canonical, zero, none, none + 1, canonical, none > 0, none > 0)
-        return Stepped(row, canonical)
+        return Stepped(row, canonical, none < 1)
 
     def step(self, obs: Tree, action: np.ndarray) -> Stepped:
         """Take canonical actions [1, env, …]."""
@@ -230,8 +232,10 @@ class VectorEnvs:
             obs, action, reward[None].astype(np.float32), 1.0 - terminated[None].astype(np.float32), successor,
             boundary[None], ~resetting[None],
         )  # fmt: skip
-        self._over = boundary if self._mode is AutoresetMode.NEXT_STEP else np.zeros_like(boundary)
-        return Stepped(row, act_on)
+        if self._mode is not AutoresetMode.NEXT_STEP:
+            return Stepped(row, act_on, boundary[None])
+        self._over = boundary
+        return Stepped(row, act_on, resetting[None])
 
     def close(self) -> None:
         """Release the environments."""

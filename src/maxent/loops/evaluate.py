@@ -25,10 +25,12 @@ def evaluate(
     members, count = envs.shape
     shares = [len(range(i, episodes, count)) for i in range(count)]
     played: list[list[list[Episode]]] = [[[] for _ in range(count)] for _ in range(members)]
-    carry = programs.algorithm.initial_carry(programs.config, programs.spec, (members, count))
+    carry = programs.initial_carry((members, count))
     stepped, step, missing = envs.reset(), 0, members * episodes
     while missing:
-        action, carry, _ = programs.act(view, carry, stepped.obs, roots, np.uint32(step), explore=explore, name="eval")
+        action, carry, _ = programs.act(
+            view, carry, stepped.obs, stepped.starts, roots, np.uint32(step), explore=explore, name="eval"
+        )
         stepped = envs.step(stepped.obs, np.asarray(action))
         step += 1
         if step > LONGEST * max(shares):

@@ -1,8 +1,11 @@
 """The loop over environments on the host.
 
-One iteration: act, dispatch the updates that are due, step the environments while those run, store what came back. The
-action is the only thing that the host waits for. Steps are counted as iterations × environments of a member, and what
-is dispatched together depends on that count alone: never on who evaluates, saves or resumes.
+One iteration of an algorithm that learns from a replay: act, dispatch the updates that are due, step the environments
+while those run, store what came back. The action is the only thing that the host waits for. An algorithm that learns
+from rollouts acts and stores until its ring is full of steps that it has not learned from.
+
+Steps are counted as iterations × environments of a member, and what is dispatched together depends on that count alone:
+never on who evaluates, saves or resumes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,7 +37,7 @@ class Report(NamedTuple):
 class HostLoop:
     """A run's state between two iterations, and the way to the next ones.
 
-    `step`, `updates`, `learned`, `view`, `carry`, `ring` and `stepped` are the whole state, with the environments'.
+    `step`, `updates`, `learned`, `carry`, `ring` and `stepped` are the whole state, with the environments'.
     """
 
     def __init__(self, programs: Programs, envs: Envs, seeds: Sequence[int], swept: dict[str, Any]) -> None:
@@ -43,18 +46,26 @@ class HostLoop:
         self.roots = streams.roots(seeds)
         self.step, self.updates = 0, 0
         self.learned: Learned = programs.init(self.roots, swept)
-        self.view: Tree = programs.view(self.learned.state)
-        self.carry: Tree = programs.algorithm.initial_carry(programs.config, programs.spec, (members, count))
-        self.ring = ring.empty(programs.spec, ring_rows(config.buffer_size, count), members, count)
-        self.learns_from = steps_to_collect(config.learning_starts, config.n_step, count)
-        """The step of the first update; where a resumed run has an empty replay, it collects as much first."""
+        self.carry: Tree = programs.initial_carry((members, count))
+        self.stepped: Stepped = envs.reset()
+        self._replays = programs.algorithm.feed == "replay"
+        rows = ring_rows(config.buffer_size, count) if self._replays else config.rollout_length + 1
+        self._extras = programs.extras(self.view, self.stepped.obs, self.roots)
+        self.ring = ring.empty(programs.spec, rows, members, count, self._extras)
+        self.learns_from = self._steps_to_collect()
+        """The step from which updates are due; where a resumed run has an empty ring, it fills it first."""
         self.stopping = False
         """Set it to leave `run` when the iteration under way is done: only between two of them is the state whole."""
-        self._begin_episodes()
+        self._store_reset()
+
+    @property
+    def view(self) -> Tree:
+        """What acting needs; to be used before the next update, which takes its arrays."""
+        return self.programs.algorithm.view(self.learned.state)
 
     def run(self, total: int, every: int) -> Iterator[Report]:
         """Go on to the step `total`, reporting at every multiple of `every` and at the end."""
-        observes = self.programs.observes(self.learned, self.stepped.row)
+        observes = self._replays and self.programs.observes(self.learned, self.stepped.row)
         while self.step < total and not self.stopping:
             target = min(total, (self.step // every + 1) * every)
             while self.step < target and not self.stopping:
@@ -62,38 +73,50 @@ class HostLoop:
             yield self._report()
 
     def resume(self, rows: ring.Ring | None) -> None:
-        """Go on from a restored state with the replay that was saved, or, without one, fill a new one first."""
+        """Go on from a restored state with the ring that was saved, or, without one, fill a new one first.
+
+        Episodes that were running are cut, as by a time limit.
+        """
         self.ring = ring.cut(self.ring if rows is None else rows)
         if rows is None:
-            config = self.programs.config
-            self.learns_from = self.step + steps_to_collect(config.learning_starts, config.n_step, self.envs.shape[1])
-        self._begin_episodes()
+            self.learns_from = self.step + self._steps_to_collect()
+        self.stepped = self.envs.reset()
+        self._store_reset()
 
-    def _begin_episodes(self) -> None:
-        """Reset the environments; an episode that was running is cut, as by a time limit."""
-        self.stepped: Stepped = self.envs.reset()
-        self.ring = self.programs.add(self.ring, self.stepped.row)
+    def _store_reset(self) -> None:
+        extras = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self._extras)
+        self.ring = self.programs.add(self.ring, self.stepped.row._replace(extras=extras))
+
+    def _steps_to_collect(self) -> int:
+        config, count = self.programs.config, self.envs.shape[1]
+        return steps_to_collect(config.learning_starts, config.n_step, count) if self._replays else 0
 
     def _iterate(self, observes: bool) -> None:
-        programs, config, count = self.programs, self.programs.config, self.envs.shape[1]
-        obs, step = self.stepped.obs, np.uint32(self.step)
-        if self.step < config.learning_starts:
-            action = programs.warm_up(self.roots, step, envs=count)
-        else:
-            action, self.carry, _ = programs.act(self.view, self.carry, obs, self.roots, step, explore=True)
-        action = np.asarray(action)
-        due = updates_due(config.utd, self.step - self.learns_from, count)
-        if due:
-            self.learned, self.view = programs.learn(
-                self.learned, self.ring, self.roots, np.uint32(self.updates), count=due
-            )
+        programs, count = self.programs, self.envs.shape[1]
+        obs, (action, extras) = self.stepped.obs, self._act()
+        if self._replays and (due := updates_due(programs.config.utd, self.step - self.learns_from, count)):
+            self.learned = programs.learn(self.learned, self.ring, self.roots, np.uint32(self.updates), count=due)
             self.updates += due
         self.stepped = self.envs.step(obs, action)
-        self.ring = programs.add(self.ring, self.stepped.row)
+        self.ring = programs.add(self.ring, self.stepped.row._replace(extras=extras))
+        self.step += count
         if observes:
             self.learned = programs.observe(self.learned, self.stepped.row)
-            self.view = programs.view(self.learned.state)
-        self.step += count
+        if not self._replays and (self.step - self.learns_from) % (programs.config.rollout_length * count) == 0:
+            self.learned = programs.learn_rollout(self.learned, self.ring, self.roots, np.uint32(self.updates))
+            self.updates += 1
+
+    def _act(self) -> tuple[np.ndarray, Tree]:
+        """The actions for the present observations, and what is to be stored with them."""
+        programs, stepped, step = self.programs, self.stepped, np.uint32(self.step)
+        if self._replays and self.step < programs.config.learning_starts:
+            action = programs.warm_up(self.roots, step, envs=self.envs.shape[1])
+            extras = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self._extras)
+        else:
+            action, self.carry, extras = programs.act(
+                self.view, self.carry, stepped.obs, stepped.starts, self.roots, step, explore=True
+            )
+        return np.asarray(action), extras
 
     def _report(self) -> Report:
         totals, updates = jax.device_get((self.learned.totals, self.learned.updates))

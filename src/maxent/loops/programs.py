@@ -1,4 +1,4 @@
-"""The compiled pieces that every loop shares: `act`, `warm_up`, `add`, `observe`, `learn`.
+"""The compiled pieces that every loop shares: `act`, `warm_up`, `add`, `observe`, `learn`, `learn_rollout`.
 
 The member axis is an ordinary leading axis, and it is always there. The algorithm's functions are vmapped over it; the
 loop, the ring and its write position are not.
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from maxent import observations
@@ -50,7 +51,7 @@ class Programs:
         self.add = jax.jit(self._counted(ring.add), donate_argnums=0)
         self.observe = jax.jit(self._counted(self._observe), donate_argnums=0)
         self.learn = jax.jit(self._counted(self._learn), donate_argnums=0, static_argnames="count")
-        self.view = jax.jit(self._counted(jax.vmap(algorithm.view)))
+        self.learn_rollout = jax.jit(self._counted(self._learn_rollout), donate_argnums=0)
 
     def init(self, roots: Array, swept: dict[str, Array]) -> Learned:
         """A fresh state for every member; `swept` overrides numbers of the config by name, arrays [member]."""
@@ -73,15 +74,43 @@ class Programs:
 
         return counted
 
+    def extras(self, view: Tree, obs: Tree, roots: Array) -> Tree:
+        """The shapes of what `act` wants stored with each step, [member, env, …]."""
+        members, envs = jax.tree.leaves(obs)[0].shape[:2]
+        act, starts = partial(self._act, explore=True), np.ones((members, envs), bool)
+        carry = self.initial_carry((members, envs))
+        return jax.eval_shape(act, view, carry, obs, starts, roots, np.uint32(0))[2]
+
+    def initial_carry(self, shape: tuple[int, int]) -> Tree:
+        """The actor's memory at the beginning of an episode, for environments [member, env]."""
+        return self.algorithm.initial_carry(self._static, self.spec, shape)
+
     def _act(
-        self, view: Tree, carry: Tree, obs: Tree, roots: Array, step: Array, *, explore: bool, name: str = "act"
+        self,
+        view: Tree,
+        carry: Tree,
+        obs: Tree,
+        starts: Array,
+        roots: Array,
+        step: Array,
+        *,
+        explore: bool,
+        name: str = "act",
     ) -> tuple[Array, Tree, Tree]:
-        """Actions [member, env, …] for observations of that shape, with the key of one step of a stream."""
+        """Actions [member, env, …] for observations of that shape, with the key of one step of a stream.
+
+        The memory begins anew where an observation `starts` an episode, [member, env].
+        """
+
+        def begin(initial: Array, kept: Array) -> Array:
+            return jnp.where(starts.reshape(starts.shape + (1,) * (kept.ndim - starts.ndim)), initial, kept)
 
         def act(view: Tree, carry: Tree, obs: Tree, root: Array) -> tuple[Array, Tree, Tree]:
             key = stream(root, name, step)
             return self.algorithm.act(self._static, self.spec, view, carry, obs, key, explore)
 
+        members, envs = starts.shape
+        carry = jax.tree.map(begin, self.initial_carry((members, envs)), carry)
         return jax.vmap(act)(view, carry, obs, roots)
 
     def _warm_up(self, roots: Array, step: Array, *, envs: int) -> Array:
@@ -102,21 +131,30 @@ class Programs:
         observe = partial(self.algorithm.observe, self._static, self.spec)
         return learned._replace(state=jax.vmap(observe)(learned.state, row))
 
-    def _learn(
-        self, learned: Learned, rows: ring.Ring, roots: Array, index: Array, *, count: int
-    ) -> tuple[Learned, Tree]:
-        """`count` updates from the one numbered `index` on, each from a batch of its own; and the new view."""
+    def _learn(self, learned: Learned, rows: ring.Ring, roots: Array, index: Array, *, count: int) -> Learned:
+        """`count` updates from the one numbered `index` on, each from a batch of its own."""
         config = self._static
 
         def one(learned: Learned, index: Array) -> tuple[Learned, None]:
             keys = jax.vmap(lambda root: stream(root, "replay", index))(roots)
             batch = ring.sample(rows, keys, config.batch_size, config.n_step, learned.state.numbers["gamma"])
-            keys = jax.vmap(lambda root: stream(root, "update", index))(roots)
-            update = partial(self.algorithm.update, config, self.spec)
-            state, metrics = jax.vmap(update, (0, 0, 0, None))(learned.state, batch, keys, index)
-            metrics |= jax.vmap(partial(observations.summary, self.spec))(batch.obs)
-            totals = learned.totals + jnp.stack([metrics[name] for name in self.metrics], -1)
-            return Learned(state, totals, learned.updates + 1), None
+            return self._updated(learned, batch, roots, index), None
 
-        learned, _ = jax.lax.scan(one, learned, index + jnp.arange(count, dtype=jnp.uint32))
-        return learned, jax.vmap(self.algorithm.view)(learned.state)
+        return jax.lax.scan(one, learned, index + jnp.arange(count, dtype=jnp.uint32))[0]
+
+    def _learn_rollout(self, learned: Learned, rows: ring.Ring, roots: Array, index: Array) -> Learned:
+        """One update from all steps of the full ring, which the algorithm then observes as well.
+
+        It learns first: the rollout was acted with the statistics of before.
+        """
+        rollout = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), ring.rollout(rows))
+        learned = self._updated(learned, rollout, roots, index)
+        return self._observe(learned, jax.tree.map(lambda x: x.reshape(x.shape[0], -1, *x.shape[3:]), rollout))
+
+    def _updated(self, learned: Learned, batch: Transition, roots: Array, index: Array) -> Learned:
+        keys = jax.vmap(lambda root: stream(root, "update", index))(roots)
+        update = partial(self.algorithm.update, self._static, self.spec)
+        state, metrics = jax.vmap(update, (0, 0, 0, None))(learned.state, batch, keys, index)
+        metrics |= jax.vmap(partial(observations.summary, self.spec))(batch.obs)
+        totals = learned.totals + jnp.stack([metrics[name] for name in self.metrics], -1)
+        return Learned(state, totals, learned.updates + 1)

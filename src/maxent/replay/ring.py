@@ -3,7 +3,7 @@
 Row t holds an observation and the step that led to it: the action taken in row t-1, its reward, its discount and
 whether the episode was cut there. Transition t → t+1 is then row t's observation with row t+1's everything, whole as
 soon as row t+1 is written. A boundary row is an episode's last observation; the row after it is a reset, so no
-transition starts at a boundary. n-step returns and sequences come from the same rows.
+transition starts at a boundary. n-step returns, sequences and rollouts come from the same rows.
 
 Every array is [row, member, env, …] and there is one scalar write position for all. `add` only writes and `sample` only
 reads: a compiled program that did both would copy the ring (a test reads the compiled text for it).
@@ -30,12 +30,14 @@ class Ring(NamedTuple):
     reward: Array
     discount: Array
     boundary: Array
+    extras: Tree
+    """What the algorithm wanted stored of its actions."""
     written: Array
     """Rows written since the beginning; the write position is this modulo the capacity."""
 
 
-def empty(spec: Spec, rows: int, members: int, envs: int) -> Ring:
-    """A ring with room for so many rows."""
+def empty(spec: Spec, rows: int, members: int, envs: int, extras: Tree = ()) -> Ring:
+    """A ring with room for so many rows; `extras` is a tree of arrays or shapes [member, env, …]."""
     lead = (rows, members, envs)
 
     def allocate(leaf: Leaf) -> Array:
@@ -47,6 +49,7 @@ def empty(spec: Spec, rows: int, members: int, envs: int) -> Ring:
         reward=jnp.zeros(lead),
         discount=jnp.zeros(lead),
         boundary=jnp.zeros(lead, bool),
+        extras=jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype), extras),
         written=jnp.zeros((), jnp.uint32),
     )
 
@@ -69,6 +72,7 @@ def add(ring: Ring, row: Transition) -> Ring:
         reward=write(ring.reward, row.reward),
         discount=write(ring.discount, row.discount),
         boundary=write(ring.boundary, row.boundary),
+        extras=jax.tree.map(write, ring.extras, row.extras),
         written=ring.written + 1,
     )
 
@@ -77,6 +81,22 @@ def cut(ring: Ring) -> Ring:
     """The ring with the newest row made a boundary: what follows is another episode."""
     newest = (ring.written - 1) % capacity(ring)
     return ring._replace(boundary=ring.boundary.at[newest].set(True))
+
+
+def rollout(ring: Ring) -> Transition:
+    """All steps of a full ring in order, one less than its rows: arrays [step, member, env, …]."""
+    at = (ring.written.astype(jnp.int32) + jnp.arange(capacity(ring))) % capacity(ring)
+    before, after = at[:-1], at[1:]
+    return Transition(
+        obs=jax.tree.map(lambda rows: rows[before], ring.obs),
+        action=ring.action[after],
+        reward=ring.reward[after],
+        discount=ring.discount[after],
+        next_obs=jax.tree.map(lambda rows: rows[after], ring.obs),
+        boundary=ring.boundary[after],
+        real=~ring.boundary[before],
+        extras=jax.tree.map(lambda rows: rows[after], ring.extras),
+    )
 
 
 def sample(ring: Ring, keys: Array, batch_size: int, n_step: int, gamma: Array) -> Transition:
@@ -101,7 +121,7 @@ def sample(ring: Ring, keys: Array, batch_size: int, n_step: int, gamma: Array) 
     if n_step > 1:
         cut = [ring.boundary[row(jnp.minimum(age + i, size - 1)), member[..., None], env] for i in range(1, n_step)]
         whole &= (age + n_step < size) | jnp.stack(cut).any(0)
-    first = whole.argmax(-1, keepdims=True)
+    first = jnp.where(whole, jnp.arange(CANDIDATES), CANDIDATES).min(-1, keepdims=True) % CANDIDATES
     age = jnp.take_along_axis(age, first, -1)[..., 0]
     env = jnp.take_along_axis(env, first, -1)[..., 0]
     # Where all candidates failed: the row before a boundary starts one, and a window may end at the newest row.

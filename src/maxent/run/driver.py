@@ -156,7 +156,6 @@ class Driver:
         counters = _counters(found)
         loop = self.loop
         loop.learned = checkpoint.load_state(found, loop.learned)
-        loop.view = self.programs.view(loop.learned.state)
         loop.step, loop.updates = counters["step"], counters["updates"]
         loop.learns_from = counters["learns_from"]
         self.envs.episodes[:] = counters["env_episodes"]

@@ -65,5 +65,5 @@ def load(path: str | Path, best: bool = False, member: int = 0, env_kwargs: Mapp
     env.close()
     seeds = range(config.seed, config.seed + config.seeds)
     template = jax.eval_shape(lambda roots: programs.init(roots, {}), streams.roots(seeds))
-    view = programs.view(checkpoint.load_state(found, template).state)
+    view = programs.algorithm.view(checkpoint.load_state(found, template).state)
     return Policy(programs, jax.tree.map(lambda x: x[member : member + 1], view), factory, seeds[member], step)
