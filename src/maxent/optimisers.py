@@ -12,10 +12,10 @@ from jax import Array
 from maxent.types import Tree
 
 
-def adam(max_grad_norm: float = 0.0) -> optax.GradientTransformation:
+def adam(max_grad_norm: float = 0.0, epsilon: float = 1e-8) -> optax.GradientTransformation:
     """Adam (arXiv 1412.6980) without its learning rate; gradients first cut to a global norm if one is given."""
     clip = [optax.clip_by_global_norm(max_grad_norm)] if max_grad_norm > 0 else []
-    return optax.chain(*clip, optax.scale_by_adam())
+    return optax.flatten(optax.chain(*clip, optax.scale_by_adam(eps=epsilon)))
 
 
 def step(
