@@ -10,9 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from maxent.agent import PPO as PPO
     from maxent.agent import SAC as SAC
     from maxent.agent import Agent as Agent
     from maxent.agent import load as load
+    from maxent.config import PPOConfig as PPOConfig
     from maxent.config import SACConfig as SACConfig
     from maxent.errors import CheckpointError as CheckpointError
     from maxent.errors import ConfigError as ConfigError
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Agent": "agent",
+    "PPO": "agent",
     "SAC": "agent",
     "load": "agent",
+    "PPOConfig": "config",
     "SACConfig": "config",
     "MaxentError": "errors",
     "ConfigError": "errors",
@@ -35,6 +39,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "PPO",
     "SAC",
     "Agent",
     "CheckpointError",
@@ -43,6 +48,7 @@ __all__ = [
     "Evaluation",
     "MaxentError",
     "Progress",
+    "PPOConfig",
     "SACConfig",
     "load",
 ]

@@ -161,10 +161,11 @@ class Agent:
             raise ConfigError(f"predict: {error}") from None
         view = jax.tree.map(lambda x: x[member : member + 1], driver.loop.view)
         roots = driver.loop.roots[member : member + 1]
-        carry = programs.algorithm.initial_carry(programs.config, programs.spec, (1, len(singles)))
+        shape = (1, len(singles))
         action, _, _ = programs.act(
-            view, carry, obs, roots, np.uint32(self._predictions), explore=not deterministic, name="predict"
-        )
+            view, programs.initial_carry(shape), obs, np.ones(shape, bool), roots, np.uint32(self._predictions),
+            explore=not deterministic, name="predict",
+        )  # fmt: skip
         self._predictions += 1
         taken = spaces.environment_action(self.action_space)
         actions = [taken(a) for a in np.asarray(action)[0]]
@@ -192,7 +193,13 @@ class SAC(Agent):
     algorithm = "sac"
 
 
-CLASSES: dict[str, type[Agent]] = {"sac": SAC}
+class PPO(Agent):
+    """Proximal Policy Optimization (arXiv 1707.06347); its settings are those of `maxent.config.PPOConfig`."""
+
+    algorithm = "ppo"
+
+
+CLASSES: dict[str, type[Agent]] = {c.algorithm: c for c in (SAC, PPO)}
 
 
 def load(path: str | Path, env: AnyEnv | None = None, *, best: bool = False) -> Agent:

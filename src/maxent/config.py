@@ -105,6 +105,36 @@ class SACConfig(ActorCriticConfig):
 
 
 @dataclass(frozen=True)
+class PPOConfig(AlgorithmConfig):
+    """Proximal Policy Optimization (arXiv 1707.06347)."""
+
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Units of each hidden layer, of the policy and of the value network."""
+    activation: Activation = "tanh"
+    """What follows each hidden layer."""
+    normalize_observations: bool = True
+    """Shift and scale observations by their running mean and variance."""
+    max_grad_norm: float = setting(0.5, low=0)
+    """Norm above which the gradient of the objective is cut; 0 never is."""
+    rollout_length: int = setting(2048, low=2)
+    """Steps of each environment from which one update learns; with many environments fewer will do."""
+    batch_size: int = setting(64, low=1)
+    """Steps in one minibatch, at most the whole rollout."""
+    epochs: int = setting(10, low=1)
+    """Times that an update goes over its rollout."""
+    gae_lambda: float = setting(0.95, low=0, high=1, swept=True)
+    """Weight of longer sums in the advantages: 0 looks one step ahead, 1 to the episode's end."""
+    clip_range: float = setting(0.2, above=0, swept=True)
+    """How far the ratio of new to old probability may move from 1 before it stops to pay."""
+    value_coefficient: float = setting(0.5, low=0, swept=True)
+    """Weight of the value's loss."""
+    entropy_coefficient: float = setting(0.0, low=0, swept=True)
+    """Weight of the policy's entropy."""
+    initial_log_std: float = 0.0
+    """Logarithm of the standard deviation at the start; numbers only."""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """What a run is, apart from the algorithm's own numbers."""
 

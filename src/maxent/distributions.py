@@ -1,13 +1,17 @@
-"""Policies over the canonical action box [-1, 1]^d.
+"""Policies: over the canonical action box [-1, 1]^d, over all of R^d, and over choices.
 
-The tanh-squashed Gaussian of arXiv 1812.05905, appendix C: a = tanh(u), u ~ N(μ, σ²).
+The tanh-squashed Gaussian is that of arXiv 1812.05905, appendix C: a = tanh(u), u ~ N(μ, σ²).
 """
 
 import math
+from itertools import accumulate
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from maxent.types import Leaf
 
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -33,3 +37,53 @@ def _log_prob(noise: Array, log_std: Array, pre_tanh: Array) -> Array:
     log_normal = -0.5 * jnp.square(noise) - log_std - LOG_SQRT_2PI
     log_jacobian = 2.0 * (math.log(2.0) - pre_tanh - jax.nn.softplus(-2.0 * pre_tanh))
     return (log_normal - log_jacobian).sum(-1)
+
+
+class Normal(NamedTuple):
+    """A Gaussian with independent entries, mean and log_std [batch, d]."""
+
+    mean: Array
+    log_std: Array
+
+    def sample(self, key: Array) -> Array:
+        """[batch, d]."""
+        return self.mean + jnp.exp(self.log_std) * jax.random.normal(key, self.mean.shape)
+
+    def mode(self) -> Array:
+        """[batch, d]."""
+        return self.mean
+
+    def evaluate(self, x: Array) -> tuple[Array, Array]:
+        """log p(x) and the entropy, both [batch]."""
+        noise = (x - self.mean) * jnp.exp(-self.log_std)
+        log_prob = -0.5 * jnp.square(noise) - self.log_std - LOG_SQRT_2PI
+        return log_prob.sum(-1), (self.log_std + LOG_SQRT_2PI + 0.5).sum(-1)
+
+
+class Categorical(NamedTuple):
+    """Independent choices: the logits of each one side by side, [batch, Σ categories]."""
+
+    logits: Array
+    action: Leaf
+
+    def sample(self, key: Array) -> Array:
+        """[batch, *action.shape], int32."""
+        noise = jax.random.gumbel(key, self.logits.shape)
+        return self._joined([x.argmax(-1) for x in self._parts(self.logits + noise)])
+
+    def mode(self) -> Array:
+        """[batch, *action.shape], int32."""
+        return self._joined([x.argmax(-1) for x in self._parts(self.logits)])
+
+    def evaluate(self, x: Array) -> tuple[Array, Array]:
+        """log p(x) and the entropy, both [batch]."""
+        chosen = x.reshape(*self.logits.shape[:-1], -1)
+        parts = [jax.nn.log_softmax(part) for part in self._parts(self.logits)]
+        log_probs = [jnp.take_along_axis(p, chosen[..., i : i + 1], -1)[..., 0] for i, p in enumerate(parts)]
+        return sum(log_probs, jnp.zeros(())), -sum([(jnp.exp(p) * p).sum(-1) for p in parts], jnp.zeros(()))
+
+    def _parts(self, x: Array) -> list[Array]:
+        return jnp.split(x, list(accumulate(self.action.categories))[:-1], axis=-1)
+
+    def _joined(self, chosen: list[Array]) -> Array:
+        return jnp.stack(chosen, -1).reshape(*self.logits.shape[:-1], *self.action.shape).astype(jnp.int32)

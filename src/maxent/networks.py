@@ -70,6 +70,19 @@ def init_mlp(key: Array, inputs: int, hidden: Sequence[int], outputs: int, layer
     return MLP(layers, norms)
 
 
+def orthogonal(key: Array, inputs: int, outputs: int, config: AlgorithmConfig, scale: float) -> MLP:
+    """A perceptron with orthogonal layers (arXiv 1312.6120): gain √2 inside, `scale` at the end, biases 0."""
+    key_shapes, key_weights = jax.random.split(key)
+    params = init_mlp(key_shapes, inputs, config.hidden_sizes, outputs, config.layer_norm)
+    gains = [*(2**0.5 for _ in config.hidden_sizes), scale]
+    keys = jax.random.split(key_weights, len(gains))
+    layers = tuple(
+        Linear(jax.nn.initializers.orthogonal(gain)(k, layer.weight.shape), jnp.zeros_like(layer.bias))
+        for k, gain, layer in zip(keys, gains, params.layers, strict=True)
+    )
+    return params._replace(layers=layers)
+
+
 def mlp(params: MLP, x: Array, activation: str = "relu") -> Array:
     """[batch, inputs] → [batch, outputs]."""
     *hidden, last = params.layers

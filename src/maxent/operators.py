@@ -31,6 +31,22 @@ def critic_loss(
     return losses.sum(), (losses, q)
 
 
+def gae(reward: Array, discount: Array, boundary: Array, value: Array, next_value: Array, gae_lambda: Array) -> Array:
+    """Advantages Â_t = δ_t + γλ Â_{t+1}, all [step, …], the sum stopping where the episode is cut (arXiv 1506.02438).
+
+    The discount holds γ, and 0 where the episode terminated; where a time limit cut it, `next_value` still counts.
+    """
+    delta = reward + discount * next_value - value
+    decay = jnp.where(boundary, 0.0, discount * gae_lambda)
+
+    def back(following: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
+        delta, decay = step
+        advantage = delta + decay * following
+        return advantage, advantage
+
+    return jax.lax.scan(back, jnp.zeros_like(delta[0]), (delta, decay), reverse=True)[1]
+
+
 def polyak(target: Tree, online: Tree, tau: Array) -> Tree:
     """(1 - τ)·target + τ·online, for every array."""
     return jax.tree.map(lambda t, o: t + tau * (o - t), target, online)

@@ -19,6 +19,7 @@ class Entry(NamedTuple):
 
 ALGORITHMS = {
     "sac": Entry("maxent.algorithms.sac", "SAC", config.SACConfig),
+    "ppo": Entry("maxent.algorithms.ppo", "PPO", config.PPOConfig),
 }
 
 
