@@ -10,12 +10,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from maxent.agent import DDPG as DDPG
     from maxent.agent import PPO as PPO
     from maxent.agent import SAC as SAC
+    from maxent.agent import SACV1 as SACV1
+    from maxent.agent import TD3 as TD3
     from maxent.agent import Agent as Agent
+    from maxent.agent import SACDeterministic as SACDeterministic
     from maxent.agent import load as load
+    from maxent.config import DDPGConfig as DDPGConfig
     from maxent.config import PPOConfig as PPOConfig
     from maxent.config import SACConfig as SACConfig
+    from maxent.config import SACDeterministicConfig as SACDeterministicConfig
+    from maxent.config import SACV1Config as SACV1Config
+    from maxent.config import TD3Config as TD3Config
     from maxent.errors import CheckpointError as CheckpointError
     from maxent.errors import ConfigError as ConfigError
     from maxent.errors import EnvironmentFault as EnvironmentFault
@@ -26,10 +34,18 @@ if TYPE_CHECKING:
 _HOMES = {
     "Agent": "agent",
     "PPO": "agent",
+    "DDPG": "agent",
     "SAC": "agent",
+    "SACV1": "agent",
+    "SACDeterministic": "agent",
+    "TD3": "agent",
     "load": "agent",
     "PPOConfig": "config",
+    "DDPGConfig": "config",
     "SACConfig": "config",
+    "SACV1Config": "config",
+    "SACDeterministicConfig": "config",
+    "TD3Config": "config",
     "MaxentError": "errors",
     "ConfigError": "errors",
     "EnvironmentFault": "errors",
@@ -40,16 +56,24 @@ _HOMES = {
 
 __all__ = [
     "PPO",
+    "DDPG",
     "SAC",
+    "SACV1",
+    "TD3",
     "Agent",
     "CheckpointError",
     "ConfigError",
+    "DDPGConfig",
     "EnvironmentFault",
     "Evaluation",
     "MaxentError",
     "Progress",
     "PPOConfig",
     "SACConfig",
+    "SACDeterministic",
+    "SACDeterministicConfig",
+    "SACV1Config",
+    "TD3Config",
     "load",
 ]
 

@@ -193,13 +193,37 @@ class SAC(Agent):
     algorithm = "sac"
 
 
+class SACV1(Agent):
+    """Soft Actor-Critic with a value network (arXiv 1801.01290); its settings: `maxent.config.SACV1Config`."""
+
+    algorithm = "sac_v1"
+
+
+class SACDeterministic(Agent):
+    """Its deterministic ablation; its settings are those of `maxent.config.SACDeterministicConfig`."""
+
+    algorithm = "sac_deterministic"
+
+
+class TD3(Agent):
+    """Twin Delayed DDPG (arXiv 1802.09477); its settings are those of `maxent.config.TD3Config`."""
+
+    algorithm = "td3"
+
+
+class DDPG(Agent):
+    """Deep Deterministic Policy Gradient (arXiv 1509.02971); its settings: `maxent.config.DDPGConfig`."""
+
+    algorithm = "ddpg"
+
+
 class PPO(Agent):
     """Proximal Policy Optimization (arXiv 1707.06347); its settings are those of `maxent.config.PPOConfig`."""
 
     algorithm = "ppo"
 
 
-CLASSES: dict[str, type[Agent]] = {c.algorithm: c for c in (SAC, PPO)}
+CLASSES: dict[str, type[Agent]] = {c.algorithm: c for c in (SAC, SACV1, SACDeterministic, TD3, DDPG, PPO)}
 
 
 def load(path: str | Path, env: AnyEnv | None = None, *, best: bool = False) -> Agent:

@@ -105,6 +105,84 @@ class SACConfig(ActorCriticConfig):
 
 
 @dataclass(frozen=True)
+class SACV1Config(ActorCriticConfig):
+    """Soft Actor-Critic with a value network and a reward scale (arXiv 1801.01290)."""
+
+    value_learning_rate: float | Auto = setting("auto", low=0, swept=True)
+    """Step size of the value network; "auto" follows learning_rate."""
+    reward_scale: float = setting(5.0, low=0, swept=True)
+    """What rewards are multiplied by; the entropy's weight is 1, so this is the inverse of a temperature."""
+    target_update_interval: int = setting(1, low=1)
+    """Updates for each of the target network's; 1000 with tau = 1 is the paper's hard variant."""
+    regularization: float = setting(0.0, low=0, swept=True)
+    """Weight in the policy's loss of ½ (μ² + log² σ), averaged over the action; the authors' code has 0.001."""
+    log_std_min: float = -20.0
+    """Lower bound of the logarithm of the policy's standard deviation, before squashing."""
+    log_std_max: float = 2.0
+    """Upper bound of the same."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """What is wrong between this config's settings."""
+        yield from super().conflicts()
+        if not self.log_std_min < self.log_std_max:
+            yield "log_std_min", f": it must be below log_std_max, {self.log_std_max}"
+
+
+@dataclass(frozen=True)
+class TD3Config(ActorCriticConfig):
+    """Twin Delayed Deep Deterministic policy gradient (arXiv 1802.09477)."""
+
+    learning_starts: int = setting(10_000, low=0)
+    exploration_noise: float = setting(0.1, low=0, swept=True)
+    """Standard deviation, in the box [-1, 1]^d, of the noise that each step brings to the actions taken."""
+    noise_reversion: float = setting(1.0, above=0, high=1)
+    """Share of the noise forgotten at each step: 1 leaves none, less makes it an Ornstein-Uhlenbeck process."""
+    policy_delay: int = setting(2, low=1)
+    """Updates of the critics for each of the policy."""
+    target_update_interval: int | Auto = setting("auto", low=1)
+    """Updates of the critics for each of the target networks; "auto" follows policy_delay."""
+    target_policy: bool = True
+    """Whether the targets' actions are those of a target network of the policy; else they are the policy's own."""
+    target_noise: float = setting(0.2, low=0, swept=True)
+    """Standard deviation, in the box [-1, 1]^d, of the noise on the targets' actions."""
+    target_noise_clip: float = setting(0.5, low=0)
+    """Where that noise is cut, on either side; 0 leaves none of it."""
+    pessimistic_policy: bool = False
+    """Whether the policy follows the smallest of the critics' values; else it follows the first critic's."""
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """What is wrong between this config's settings."""
+        yield from super().conflicts()
+        if self.target_noise > 0 and not self.target_noise_clip:
+            yield "target_noise", " and target_noise_clip 0: nothing would be left of it"
+
+
+@dataclass(frozen=True)
+class DDPGConfig(TD3Config):
+    """Deep Deterministic Policy Gradient (arXiv 1509.02971): one critic, no delay, no smoothing."""
+
+    learning_rate: float = setting(1e-3, low=0, swept=True)
+    critics: int = setting(1, low=1)
+    policy_delay: int = setting(1, low=1)
+    target_noise: float = setting(0.0, low=0, swept=True)
+    target_noise_clip: float = setting(0.0, low=0)
+
+
+@dataclass(frozen=True)
+class SACDeterministicConfig(TD3Config):
+    """The deterministic ablation of Soft Actor-Critic (arXiv 1801.01290, section 5.2)."""
+
+    learning_starts: int = setting(1000, low=0)
+    tau: float = setting(1.0, low=0, high=1, swept=True)
+    policy_delay: int = setting(1, low=1)
+    target_update_interval: int | Auto = setting(1000, low=1)
+    target_policy: bool = False
+    target_noise: float = setting(0.0, low=0, swept=True)
+    target_noise_clip: float = setting(0.0, low=0)
+    pessimistic_policy: bool = True
+
+
+@dataclass(frozen=True)
 class PPOConfig(AlgorithmConfig):
     """Proximal Policy Optimization (arXiv 1707.06347)."""
 

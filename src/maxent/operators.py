@@ -1,5 +1,8 @@
 """The small equations that algorithms share: targets, soft values, averages. Written for arrays of any batch shape."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -7,6 +10,8 @@ from jax import Array
 from maxent import networks
 from maxent.networks import MLP
 from maxent.types import Tree
+
+T = TypeVar("T")
 
 
 def bellman_target(reward: Array, discount: Array, next_value: Array) -> Array:
@@ -50,6 +55,13 @@ def gae(reward: Array, discount: Array, boundary: Array, value: Array, next_valu
 def polyak(target: Tree, online: Tree, tau: Array) -> Tree:
     """(1 - τ)·target + τ·online, for every array."""
     return jax.tree.map(lambda t, o: t + tau * (o - t), target, online)
+
+
+def every(interval: int, index: Array, change: Callable[[T], T], tree: T) -> T:
+    """The tree changed in the last of every `interval` updates, by the number of this one; else nothing is computed."""
+    if interval == 1:
+        return change(tree)
+    return jax.lax.cond(index % interval == interval - 1, change, lambda unchanged: unchanged, tree)
 
 
 def scalars(**values: float) -> dict[str, Array]:

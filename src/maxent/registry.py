@@ -20,6 +20,12 @@ class Entry(NamedTuple):
 ALGORITHMS = {
     "sac": Entry("maxent.algorithms.sac", "SAC", config.SACConfig),
     "ppo": Entry("maxent.algorithms.ppo", "PPO", config.PPOConfig),
+    "sac_v1": Entry("maxent.algorithms.sac_v1", "SAC_V1", config.SACV1Config),
+    "sac_deterministic": Entry(
+        "maxent.algorithms.sac_deterministic", "SAC_DETERMINISTIC", config.SACDeterministicConfig
+    ),
+    "td3": Entry("maxent.algorithms.td3", "TD3", config.TD3Config),
+    "ddpg": Entry("maxent.algorithms.ddpg", "DDPG", config.DDPGConfig),
 }
 
 
