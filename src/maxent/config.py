@@ -113,7 +113,7 @@ class SACV1Config(ActorCriticConfig):
     reward_scale: float = setting(5.0, low=0, swept=True)
     """What rewards are multiplied by; the entropy's weight is 1, so this is the inverse of a temperature."""
     target_update_interval: int = setting(1, low=1)
-    """Updates for each of the target network's; 1000 with tau = 1 is the paper's hard variant."""
+    """Updates for each move of the target network; 1000, with tau = 1, is the paper's hard variant."""
     regularization: float = setting(0.0, low=0, swept=True)
     """Weight in the policy's loss of ½ (μ² + log² σ), averaged over the action; the authors' code has 0.001."""
     log_std_min: float = -20.0
@@ -140,7 +140,7 @@ class TD3Config(ActorCriticConfig):
     policy_delay: int = setting(2, low=1)
     """Updates of the critics for each of the policy."""
     target_update_interval: int | Auto = setting("auto", low=1)
-    """Updates of the critics for each of the target networks; "auto" follows policy_delay."""
+    """Updates of the critics for each move of the target networks; "auto" follows policy_delay."""
     target_policy: bool = True
     """Whether the targets' actions are those of a target network of the policy; else they are the policy's own."""
     target_noise: float = setting(0.2, low=0, swept=True)
