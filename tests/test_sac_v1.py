@@ -113,11 +113,17 @@ def test_updates_are_the_papers(options: dict[str, Any], float64: None) -> None:
         assert_close(plain(state.target_value), learner.target, rtol=0, atol=1e-9)
 
 
-def test_single_precision_loses_little() -> None:
+@pytest.fixture(scope="module")
+def update() -> Callable[..., Any]:
+    """One update with the small settings, in float32."""
+    return compiled(observe_and_update(SAC_V1, SMALL))
+
+
+def test_single_precision_loses_little(update: Callable[..., Any]) -> None:
     """In float32, what training uses, losses agree to 1e-5 and a step to a hundredth of its size."""
     state = initial_state(SAC_V1, SMALL, NETWORKS)
     setting, learner, batch = setting_of(SMALL, state), learner_of(state), make_batch(0)
-    state, metrics = compiled(observe_and_update(SAC_V1, SMALL))(state, batch, KEY, np.uint32(0))
+    state, metrics = update(state, batch, KEY, np.uint32(0))
     expected, _ = reference.update(setting, learner, plain_batch(batch), noises_of(KEY), 0)
     assert {x.dtype for x in jax.tree.leaves(metrics)} == {np.dtype("float32")}
     assert_close(metrics, expected, rtol=1e-5, atol=1e-5)
@@ -188,9 +194,8 @@ def plain_computation() -> str:
 
 
 @pytest.fixture(scope="module")
-def learned() -> Callable[[SACV1Config], list[np.ndarray]]:
+def learned(update: Callable[..., Any]) -> Callable[[SACV1Config], list[np.ndarray]]:
     """Everything that one update by the one program leaves behind, but for the numbers that it obeyed."""
-    update = compiled(observe_and_update(SAC_V1, SMALL))
 
     def learned(config: SACV1Config) -> list[np.ndarray]:
         state, _ = update(initial_state(SAC_V1, config, NETWORKS), make_batch(0), KEY, np.uint32(0))
