@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from maxent.config import SACConfig, TrainConfig
+from maxent.config import SACConfig, SACDiscreteConfig, TrainConfig
 from maxent.run import driver, folder
 from maxent.run.loggers import read_csv
 
@@ -45,7 +45,7 @@ def measure(task: str, runs: Path) -> dict:
         "machine": folder.machine(),
         "git": folder.git_revision(),
         "train": vars(config),
-        "sac": vars(settings),
+        config.algo: vars(settings),
         "seconds": round(seconds, 1),
         "curve": [[int(r["step"]), int(r["seed"]), round(float(r["return"]), 3)] for r in curve],
         "final": [summary(run.seeds[m], [e.total_reward for e in own]) for m, own in enumerate(played)],

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from maxent.agent import TD3 as TD3
     from maxent.agent import Agent as Agent
     from maxent.agent import SACDeterministic as SACDeterministic
+    from maxent.agent import SACDiscrete as SACDiscrete
     from maxent.agent import load as load
     from maxent.config import DDPGConfig as DDPGConfig
     from maxent.config import PPOConfig as PPOConfig
     from maxent.config import SACConfig as SACConfig
     from maxent.config import SACDeterministicConfig as SACDeterministicConfig
+    from maxent.config import SACDiscreteConfig as SACDiscreteConfig
     from maxent.config import SACV1Config as SACV1Config
     from maxent.config import TD3Config as TD3Config
     from maxent.errors import CheckpointError as CheckpointError
@@ -39,6 +41,7 @@ _HOMES = {
     "SACV1": "agent",
     "SACDeterministic": "agent",
     "TD3": "agent",
+    "SACDiscrete": "agent",
     "load": "agent",
     "PPOConfig": "config",
     "DDPGConfig": "config",
@@ -46,6 +49,7 @@ _HOMES = {
     "SACV1Config": "config",
     "SACDeterministicConfig": "config",
     "TD3Config": "config",
+    "SACDiscreteConfig": "config",
     "MaxentError": "errors",
     "ConfigError": "errors",
     "EnvironmentFault": "errors",
@@ -74,6 +78,8 @@ __all__ = [
     "SACDeterministicConfig",
     "SACV1Config",
     "TD3Config",
+    "SACDiscrete",
+    "SACDiscreteConfig",
     "load",
 ]
 

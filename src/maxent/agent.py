@@ -205,6 +205,12 @@ class SACDeterministic(Agent):
     algorithm = "sac_deterministic"
 
 
+class SACDiscrete(Agent):
+    """Soft Actor-Critic for discrete actions (arXiv 1910.07207); settings: `maxent.config.SACDiscreteConfig`."""
+
+    algorithm = "sac_discrete"
+
+
 class TD3(Agent):
     """Twin Delayed DDPG (arXiv 1802.09477); its settings are those of `maxent.config.TD3Config`."""
 
@@ -223,7 +229,7 @@ class PPO(Agent):
     algorithm = "ppo"
 
 
-CLASSES: dict[str, type[Agent]] = {c.algorithm: c for c in (SAC, SACV1, SACDeterministic, TD3, DDPG, PPO)}
+CLASSES: dict[str, type[Agent]] = {c.algorithm: c for c in (SAC, SACV1, SACDeterministic, SACDiscrete, TD3, DDPG, PPO)}
 
 
 def load(path: str | Path, env: AnyEnv | None = None, *, best: bool = False) -> Agent:

@@ -129,6 +129,26 @@ class SACV1Config(ActorCriticConfig):
 
 
 @dataclass(frozen=True)
+class SACDiscreteConfig(ActorCriticConfig):
+    """Soft Actor-Critic for discrete actions, with exact expectations over them (arXiv 1910.07207)."""
+
+    temperature_learning_rate: float | Auto = setting("auto", low=0, swept=True)
+    """Step size of the logarithm of the temperature; "auto" follows learning_rate."""
+    temperature: float | Auto = setting("auto", low=0, swept=True)
+    """Weight of the entropy against the reward: "auto" learns it so that the entropy meets target_entropy_ratio."""
+    initial_temperature: float = setting(1.0, above=0, swept=True)
+    """Where a learned temperature starts."""
+    target_entropy_ratio: float = setting(0.3, low=0, high=1, swept=True)
+    """Entropy that a learned temperature aims at, as a share of that of equally likely actions."""
+    entropy_in_target: bool = True
+    """Whether the critics count the entropy of later steps as a reward; without, only the policy is paid for it."""
+    average_critics: bool = False
+    """Believe the mean of the critics' values instead of the smallest."""
+    q_clip: float = setting(0.0, low=0)
+    """Distance from its target critic beyond which a critic gains nothing by moving on; 0 sets no bound."""
+
+
+@dataclass(frozen=True)
 class TD3Config(ActorCriticConfig):
     """Twin Delayed Deep Deterministic policy gradient (arXiv 1802.09477)."""
 
