@@ -26,7 +26,14 @@ TASKS = {
     "bipedal": (TrainConfig("BipedalWalker-v3", steps=300_000), SACConfig(learning_rate=1e-3)),
     "lunar": (TrainConfig("LunarLanderContinuous-v3", steps=300_000), SACConfig()),
     "cheetah": (TrainConfig("HalfCheetah-v5", steps=300_000), SACConfig()),
-}
+    "cartpole": (
+        TrainConfig("CartPole-v1", "sac_discrete", steps=100_000, seeds=5),
+        SACDiscreteConfig(
+            hidden_sizes=(64, 64), normalize_observations=True, batch_size=64, utd=0.25, learning_rate=3e-3,
+            learning_rate_decay_updates=24_750, tau=0.05, initial_temperature=0.1, target_entropy_ratio=0.7,
+        ),
+    ),
+}  # fmt: skip
 
 
 def measure(task: str, runs: Path) -> dict:

@@ -204,7 +204,7 @@ def test_several_choices_are_one_choice_among_their_combinations() -> None:
 @pytest.mark.parametrize("spec", [SPEC, SEVERAL], ids=["one choice", "two choices"])
 def test_actions_are_drawn_as_the_policy_says(spec: Spec) -> None:
     """Exploring, their frequencies are π(a|s); otherwise each is the likeliest. int32, in the form of the space."""
-    config = replace(SMALL, normalize_observations=True)
+    config = replace(SMALL, normalize_observations=True, hidden_sizes=())
     state, batch, draws = initial_state(config, spec), make_batch(0), 20_000
     state = SAC_DISCRETE.observe(config, spec, state, batch)
     setting, learner = setting_of(config, state), learner_of(state)
@@ -219,7 +219,7 @@ def test_actions_are_drawn_as_the_policy_says(spec: Spec) -> None:
         return np.ravel_multi_index(np.asarray(action).reshape(len(obs), -1).T, spec.action.categories)
 
     assert_array_equal(act(batch.obs, False), policy.argmax(-1))
-    assert len(set(policy.argmax(-1))) > 1
+    assert len(set(policy.argmax(-1))) > 1  # or a constant would do
     for row in range(2):
         found = np.bincount(act(np.repeat(batch.obs[row : row + 1], draws, 0), True), minlength=ACTIONS)
         assert stats.chisquare(found, draws * policy[row]).pvalue > 1e-3
@@ -284,17 +284,20 @@ def learn(mdp: tabular.MDP, visits: np.ndarray, **options: Any) -> tuple[np.ndar
     return np.asarray(q), np.asarray(jax.nn.softmax(logits)), float(jnp.exp(state.log_temperature))
 
 
-MDPS = {
-    "random": tabular.random_mdp(5, 3, discount=0.9, seed=0),
-    "random, another": tabular.random_mdp(5, 3, discount=0.9, seed=1),
-    "with an end": tabular.chain(5, discount=0.95, slip=0.2),
-}
+RANDOM = tabular.random_mdp(5, 3, discount=0.9, seed=0)
 
 
-@pytest.mark.parametrize("mdp", MDPS.values(), ids=MDPS.keys())
-def test_tables_become_the_soft_optimal_ones(mdp: tabular.MDP) -> None:
+@pytest.mark.parametrize(
+    ("mdp", "temperature"),
+    [
+        (RANDOM, 0.8),
+        (tabular.random_mdp(5, 3, discount=0.9, seed=1), 0.8),
+        (tabular.chain(5, discount=0.95, slip=0.2), 0.05),
+    ],
+    ids=["random", "another", "with an end"],
+)
+def test_tables_become_the_soft_optimal_ones(mdp: tabular.MDP, temperature: float) -> None:
     """At a fixed temperature: each critic within 2 % of Q*, the policy within 0.02 of π* in total variation."""
-    temperature = 0.4 if len(mdp.initial) == 5 and not mdp.terminal.any() else 0.1
     alive = ~mdp.terminal
     q, policy, _ = learn(mdp, alive / alive.sum(), temperature=temperature)
     exact = tabular.soft_policy_iteration(mdp, temperature)
@@ -305,7 +308,7 @@ def test_tables_become_the_soft_optimal_ones(mdp: tabular.MDP) -> None:
 
 def test_the_learned_temperature_is_the_price_of_the_entropy() -> None:
     """With the states as the solution visits them: the solution of the constrained problem, and its multiplier."""
-    mdp, ratio = MDPS["random"], 0.6
+    mdp, ratio = RANDOM, 0.6
     exact = tabular.entropy_constrained(mdp, ratio * np.log(mdp.num_actions)).optimum
     visits = tabular.state_occupancy(mdp, exact.policy)
     _, policy, temperature = learn(mdp, visits, target_entropy_ratio=ratio, temperature_learning_rate=0.02)
