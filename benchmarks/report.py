@@ -15,19 +15,22 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from maxent import config
+from maxent import registry
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).parent.parent
 RESULTS, FIGURES = ROOT / "benchmarks" / "results", ROOT / "docs" / "figures"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "sac.md", ROOT / "docs" / "architecture.md")
+PAGES = {"README.md": "sac", "docs/architecture.md": "sac"} | {f"docs/{name}.md": name for name in registry.ALGORITHMS}
+"""Each page, and the algorithm whose results it shows."""
 TARGETS = {
     "pendulum": "mean ≥ -160",
     "bipedal": "median ≥ 300, mean ≥ 280",
     "lunar": "mean ≥ 250",
     "cheetah": "mean ≥ 7,500",
+    "cartpole": "500 in every episode",
+    "lunar-discrete": "mean ≥ 230",
 }
 
 
@@ -36,9 +39,9 @@ def load(pattern: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(pattern))]
 
 
-def learning(folder: str) -> str:
-    """The table of what was learned, and a curve a task."""
-    records = load("learning-*.json")
+def learning(folder: str, algo: str) -> str:
+    """The table of what the algorithm learned, and a curve a task."""
+    records = [record for record in load("learning-*.json") if algo in record]
     if not records:
         return "Not measured yet."
     lines = [
@@ -77,7 +80,7 @@ def draw_curve(record: dict[str, Any]) -> None:
         axes.fill_between(steps, curves.min(0), curves.max(0), alpha=0.2, linewidth=0)
         axes.plot(steps, curves.T, linewidth=0.6, alpha=0.5, color="C0")
     axes.plot(steps, curves.mean(0), linewidth=2, color="C0")
-    axes.set(xlabel="environment steps", ylabel="evaluation return", title=f"SAC on {record['train']['env']}")
+    axes.set(xlabel="environment steps", ylabel="evaluation return", title=record["train"]["env"])
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
@@ -86,13 +89,14 @@ def draw_curve(record: dict[str, Any]) -> None:
     plt.close(figure)
 
 
-def settings() -> str:
-    """Every field of SAC's config, with its default and its sentence."""
+def settings(algo: str) -> str:
+    """Every field of the algorithm's config, with its default and its sentence."""
     lines = ["| setting | default | |", "|---|---|---|"]
     sentences: dict[str, str] = {}
-    for cls in (config.ReplayConfig, config.SACConfig):
+    config = registry.entry(algo).config
+    for cls in reversed(config.__mro__[:-1]):
         sentences |= dict(re.findall(r'^    (\w+): [^\n]*\n    """(.*?)"""', inspect.getsource(cls), re.M | re.S))
-    for field in dataclasses.fields(config.SACConfig):
+    for field in dataclasses.fields(config):
         sentence = " ".join(sentences[field.name].split()).replace("|", "\\|")
         lines.append(f"| `{field.name}` | `{field.default}` | {sentence} |")
     return "\n".join(lines)
@@ -153,9 +157,10 @@ def cost() -> str:
 
 def main() -> None:
     """Fill every block of every page."""
-    for page in PAGES:
+    for name, algo in PAGES.items():
+        page = ROOT / name
         folder = "docs/" if page.parent == ROOT else ""
-        blocks = {"learning": learning(folder), "settings": settings(), "speed": speed(), "cost": cost()}
+        blocks = {"learning": learning(folder, algo), "settings": settings(algo), "speed": speed(), "cost": cost()}
         text = page.read_text(encoding="utf-8")
         for name, block in blocks.items():
             pattern = rf"(<!-- results:{name} -->\n).*?(<!-- end -->)"

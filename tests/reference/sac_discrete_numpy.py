@@ -97,9 +97,7 @@ def temperature_loss(setting: Setting, log_temperature: float, entropy: np.ndarr
     return log_temperature * slope, slope
 
 
-def update(
-    setting: Setting, learner: Learner, batch: Arrays, index: int
-) -> tuple[dict[str, float], dict[str, Arrays]]:
+def update(setting: Setting, learner: Learner, batch: Arrays, index: int) -> tuple[dict[str, float], dict[str, Arrays]]:
     """Critics, policy, temperature, target critics (algorithm 1): changes the learner; metrics and gradients."""
     decay = max(1 - index / setting.decay_updates, 0) if setting.decay_updates else 1.0
     temperature = float(np.exp(learner.temperature.params["log"]))

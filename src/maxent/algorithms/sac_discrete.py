@@ -14,12 +14,11 @@ that the sums stay exact.
 
 Differs from the paper:
   - H̄ is 0.98 log |A| there: of two actions, neither may then have more than 58 %, and where one matters the temperature
-    rises until it cannot be felt. Ours is 0.3 log |A|, near the entropy of a greedy policy that errs in a tenth of its
-    actions.
+    rises without end. Ours is 0.3 log |A|, near the entropy of a greedy policy with one random action in ten.
   - The dual objective is stepped in log α, as in `maxent.algorithms.sac`.
-  - Offered beyond it: a target without entropy, which leaves the temperature to the policy alone (arXiv 2509.09838); the
-    mean of the critics in place of the minimum, and a bound on how far a critic's loss lets it leave its target critic
-    (both from arXiv 2209.10081); n-step targets and the options that all networks share.
+  - Offered beyond it: a target without entropy (arXiv 2509.09838); the mean of the critics in place of the minimum, and
+    a bound beyond which a critic gains nothing by leaving its target critic (both arXiv 2209.10081); n-step targets and
+    the options that all networks share.
 """
 
 import math
@@ -69,7 +68,7 @@ class State(NamedTuple):
     """The swept settings, as float32 scalars."""
 
 
-def soft_value(log_policy: Array, q: Array, temperature: Array | float) -> Array:
+def soft_value(log_policy: Array, q: Array, temperature: Array) -> Array:
     """V(s) = Σ_a π(a|s) (Q(s, a) - α log π(a|s)) (eq. 10), [batch, actions] → [batch]."""
     return (jnp.exp(log_policy) * operators.soft_value(q, log_policy, temperature)).sum(-1)
 
@@ -94,7 +93,8 @@ def policy_loss(
     """J_π (eq. 12) = -E[V(s)], a mean over the batch; and the entropy of the policy, [batch]."""
     log_policy = log_probabilities(config, policy, features)
     q = believed(config, values(config, critics, features))
-    return -soft_value(log_policy, q, temperature).mean(), soft_value(log_policy, jnp.zeros_like(q), 1.0)
+    entropy = -(jnp.exp(log_policy) * log_policy).sum(-1)
+    return -soft_value(log_policy, q, temperature).mean(), entropy
 
 
 def temperature_loss(log_temperature: Array, entropy: Array, target_entropy: Array) -> Array:
@@ -207,7 +207,7 @@ def update(
 
     next_log_policy = log_probabilities(config, state.policy, next_features)
     next_q = believed(config, values(config, state.target_critics, next_features))
-    next_value = soft_value(next_log_policy, next_q, temperature if config.entropy_in_target else 0.0)
+    next_value = soft_value(next_log_policy, next_q, temperature * config.entropy_in_target)
     target_q = operators.bellman_target(batch.reward, batch.discount, next_value)
 
     (loss_q, (losses_q, q)), gradient = jax.value_and_grad(critic_loss, argnums=1, has_aux=True)(
