@@ -33,6 +33,13 @@ TASKS = {
             learning_rate_decay_updates=24_750, tau=0.05, initial_temperature=0.1, target_entropy_ratio=0.7,
         ),
     ),
+    "lunar-discrete": (
+        TrainConfig("LunarLander-v3", "sac_discrete", steps=300_000, seeds=3),
+        SACDiscreteConfig(
+            hidden_sizes=(128, 128), batch_size=128, utd=0.5, learning_rate=1e-3,
+            learning_rate_decay_updates=149_500, tau=0.01,
+        ),
+    ),
 }  # fmt: skip
 
 
