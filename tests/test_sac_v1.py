@@ -306,6 +306,6 @@ def test_a_reward_scale_is_an_inverse_temperature() -> None:
 
 @pytest.mark.slow
 def test_it_learns_to_swing_up_a_pendulum() -> None:
-    """Within 20,000 steps; SAC reaches about -150."""
+    """Within 20,000 steps it reaches about -140, as SAC does."""
     learned = maxent.SACV1("Pendulum-v1", seed=0, hidden_sizes=(64, 64), learning_rate=1e-3).learn(20_000)
-    assert learned.evaluate(20).mean_return > -250
+    assert learned.evaluate(20).mean_return > -200

@@ -462,9 +462,17 @@ def test_the_best_action_is_found(algorithm: Algorithm, config: Any, quick_keys:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("agent", [maxent.TD3, maxent.DDPG])
-def test_it_learns_to_swing_up_a_pendulum(agent: Any) -> None:
-    """Within 20,000 steps; SAC reaches about -150."""
-    options = dict(hidden_sizes=(64, 64), learning_rate=1e-3, learning_starts=1000)
+@pytest.mark.parametrize(
+    ("agent", "options"),
+    [
+        (maxent.TD3, {}),
+        (maxent.DDPG, {}),
+        (maxent.SACDeterministic, {"tau": 0.005, "target_update_interval": 1}),
+    ],
+    ids=lambda x: getattr(x, "__name__", ""),
+)
+def test_it_learns_to_swing_up_a_pendulum(agent: Any, options: dict[str, Any]) -> None:
+    """Within 20,000 steps each reaches about -140, as SAC does."""
+    options |= dict(hidden_sizes=(64, 64), learning_rate=1e-3, learning_starts=1000)
     learned = agent("Pendulum-v1", seed=0, **options).learn(20_000)
-    assert learned.evaluate(20).mean_return > -250
+    assert learned.evaluate(20).mean_return > -200
