@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium
+import jax
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
@@ -46,6 +47,19 @@ class Stepped(NamedTuple):
     """Where that is the first observation of an episode, [member, env]."""
 
 
+class Journal(NamedTuple):
+    """What it takes to play the running episodes again, whatever the environment: their numbers and their actions."""
+
+    episodes: np.ndarray
+    """Episodes begun in each environment, [member, env]."""
+    over: np.ndarray
+    """Where the episode has ended and the next step resets, [member, env]."""
+    lengths: np.ndarray
+    """Steps taken in each running episode, [member, env]."""
+    actions: np.ndarray
+    """All their actions one after the other, [step, …]."""
+
+
 class Envs(Protocol):
     """Environments [member, env] that are stepped together."""
 
@@ -66,6 +80,17 @@ class Envs(Protocol):
 
     def step(self, obs: Tree, action: np.ndarray) -> Stepped:
         """Take canonical actions [member, env, …] from the observations that the last call gave."""
+        ...
+
+    def journal(self) -> Journal:
+        """What `restore` needs."""
+        ...
+
+    def restore(self, journal: Journal, last: Stepped) -> np.ndarray:
+        """Play the running episodes again up to the step that gave `last`; where that went well, [member, env].
+
+        Elsewhere the episode is over, as by a time limit, and the next step resets.
+        """
         ...
 
     def close(self) -> None:
@@ -90,6 +115,8 @@ class HostEnvs:
         self._total_reward = np.zeros(self.shape)
         self._length = np.zeros(self.shape, np.int64)
         self._over = np.ones(self.shape, bool)
+        self._actions: list[list[list[np.ndarray]]] = [[[] for _ in range(envs)] for _ in seeds]
+        """Of the running episodes."""
 
     def reset(self) -> Stepped:
         """Begin a new episode everywhere. What was running is cut, as by a time limit."""
@@ -115,6 +142,7 @@ class HostEnvs:
                 if self._over[at]:
                     env_obs = self._reset(env, at)
                 else:
+                    self._actions[member][index].append(action[at].copy())
                     env_obs, r, terminated, truncated, info = env.step(self._taken(action[at]))
                     reward[at], discount[at], boundary[at] = r, not terminated, terminated or truncated
                     self._account(at, r, boundary[at], info)
@@ -125,6 +153,51 @@ class HostEnvs:
         self._over = boundary.copy()
         return Stepped(Transition(obs, action, reward, discount, next_obs, boundary, real), next_obs, ~real)
 
+    def journal(self) -> Journal:
+        """What `restore` needs."""
+        actions = [np.stack(taken) for own in self._actions for taken in own if taken]
+        empty = np.zeros((0, *self.spec.action.shape), self.spec.action.dtype)
+        return Journal(
+            self.episodes.copy(),
+            self._over.copy(),
+            np.array([[len(taken) for taken in own] for own in self._actions]),
+            np.concatenate(actions) if actions else empty,
+        )
+
+    def restore(self, journal: Journal, last: Stepped) -> np.ndarray:
+        """Play the running episodes again up to the step that gave `last`; where that went well, [member, env].
+
+        Elsewhere the episode is over, as by a time limit, and the next step resets.
+        """
+        self.episodes[:] = journal.episodes
+        first, kept = 0, np.ones(self.shape, bool)
+        for at in np.ndindex(self.shape):
+            actions = journal.actions[first : first + journal.lengths[at]]
+            first += len(actions)
+            kept[at] = journal.over[at] or self._play_again(at, actions, last)
+            self._over[at] = journal.over[at] or not kept[at]
+        self.finished.clear()
+        return kept
+
+    def _play_again(self, at: tuple[int, int], actions: np.ndarray, last: Stepped) -> bool:
+        """Whether the same seed and actions led to the same observation, reward and flags."""
+        env = self._envs[at[0]][at[1]]
+        again = spaces.empty_batch(self.spec.obs, self.shape)
+        reward, terminated, truncated = 0.0, False, False
+        self.episodes[at] -= 1
+        try:
+            env_obs = self._reset(env, at)
+            for action in actions:
+                self._actions[at[0]][at[1]].append(action)
+                env_obs, reward, terminated, truncated, info = env.step(self._taken(action))
+                self._account(at, reward, False, info)
+            spaces.write_observation(self.observation_space, env_obs, again, at)
+        except Exception:  # whatever an environment raises: it does not repeat itself
+            return False
+        same = jax.tree.map(lambda x, y: np.array_equal(x[at], y[at]), again, last.row.next_obs)
+        found = (np.float32(reward), terminated, truncated)
+        return all(jax.tree.leaves(same)) and found == (last.row.reward[at], False, False)
+
     def close(self) -> None:
         """Release the environments."""
         for envs in self._envs:
@@ -134,6 +207,7 @@ class HostEnvs:
     def _reset(self, env: gymnasium.Env, at: tuple[int, int]) -> Any:
         self.episodes[at] += 1
         self._total_reward[at], self._length[at] = 0.0, 0
+        self._actions[at[0]][at[1]].clear()
         env_obs, _ = env.reset(seed=self._seed(at))
         return env_obs
 
@@ -193,13 +267,14 @@ class VectorEnvs:
         self._total_reward = np.zeros(vector.num_envs)
         self._length = np.zeros(vector.num_envs, np.int64)
         self._over = np.ones(vector.num_envs, bool)
+        self._resets = False
 
     def reset(self) -> Stepped:
         """Begin a new episode everywhere. What was running is cut, as by a time limit."""
         obs, _ = self._vector.reset(seed=episode_seed(self._seed, 0, int(self.episodes[0, 0])))
         self.episodes += 1
         self._total_reward[:], self._length[:] = 0.0, 0
-        self._over[:] = False
+        self._over[:], self._resets = False, False
         canonical = self._canonical(obs)
         zero = np.zeros((*self.shape, *self.spec.action.shape), self.spec.action.dtype)
         none = np.zeros(self.shape, np.float32)
@@ -208,6 +283,8 @@ class VectorEnvs:
 
     def step(self, obs: Tree, action: np.ndarray) -> Stepped:
         """Take canonical actions [1, env, …]."""
+        if self._resets:
+            return self.reset()
         vector = self._vector
         found, reward, terminated, truncated, info = vector.step(np.stack([self._taken(a) for a in action[0]]))
         ended, resetting = terminated | truncated, self._over
@@ -236,6 +313,16 @@ class VectorEnvs:
             return Stepped(row, act_on, boundary[None])
         self._over = boundary
         return Stepped(row, act_on, resetting[None])
+
+    def journal(self) -> Journal:
+        """The numbers of the episodes: an environment that seeds itself cannot be brought back to where it was."""
+        none = np.zeros(self.shape, np.int64)
+        return Journal(self.episodes.copy(), none > 0, none, np.zeros((0, *self.spec.action.shape)))
+
+    def restore(self, journal: Journal, last: Stepped) -> np.ndarray:
+        """Every running episode is over, as by a time limit, and the next step resets."""
+        self.episodes[:], self._resets = journal.episodes, True
+        return np.zeros(self.shape, bool)
 
     def close(self) -> None:
         """Release the environments."""
