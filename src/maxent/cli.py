@@ -86,7 +86,6 @@ class Resume:
             raise ConfigError(f"{self.run} has done {run.loop.step} steps of {total}: give a larger total with --steps")
         if total > config.steps:
             folder.write_config(Path(self.run), driver.with_total(config, total), settings, env_kwargs)
-        run.continue_files()
         folder.record_command(Path(self.run))
         return console.train(run, total)
 

@@ -262,6 +262,11 @@ class TrainConfig:
     """Newest checkpoints that are kept, beside the best one."""
     save_replay: bool = True
     """Whether checkpoints hold the replay; without, a resumed run fills a new one before it learns on."""
+    on_fault: Literal["stop", "rollback"] = "stop"
+    """What to do where numbers are not finite, the temperature dies or explodes, or values diverge: stop, or go back to
+    the last checkpoint and on with other random numbers."""
+    env_restarts: int = setting(0, low=0)
+    """Times that environments which raise or break their description are made anew; their episode is cut."""
     video: bool = False
     """Record a video of the final policy."""
 

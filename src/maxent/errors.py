@@ -13,5 +13,13 @@ class EnvironmentFault(MaxentError, RuntimeError):
     """An environment that broke its own description while it ran."""
 
 
+class TrainingFault(MaxentError, RuntimeError):
+    """A training that has gone wrong: numbers that are not finite, a dead temperature, values that diverge."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM); like a Ctrl-C, but for the exit code."""
+
+
 class CheckpointError(MaxentError, RuntimeError):
     """A file of a run that is missing, damaged, or of another format."""

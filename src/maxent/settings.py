@@ -77,7 +77,7 @@ def check(config: Any, where: str) -> None:
             raise ConfigError(f"{where}.{f.name} is {value}: it must be above {m['above']:g}")
         if value > m["high"]:
             raise ConfigError(f"{where}.{f.name} is {value}: it must be at most {m['high']:g}")
-    for name, complaint in config.conflicts():
+    for name, complaint in config.conflicts() if hasattr(config, "conflicts") else ():
         raise ConfigError(f"{where}.{name} is {getattr(config, name)}{complaint}")
 
 

@@ -15,9 +15,10 @@ from jax import Array
 STREAMS = ("init", "act", "env", "replay", "update", "eval", "predict")
 
 
-def roots(seeds: Sequence[int]) -> Array:
-    """The members' root keys, shape [member], one per seed."""
-    return jax.numpy.stack([jax.random.key(seed) for seed in seeds])
+def roots(seeds: Sequence[int], attempt: int = 0) -> Array:
+    """The members' root keys, shape [member], one per seed; others for every further attempt at the same run."""
+    keys = [jax.random.key(seed) for seed in seeds]
+    return jax.numpy.stack([jax.random.fold_in(key, len(STREAMS) + attempt) if attempt else key for key in keys])
 
 
 def stream(root: Array, name: str, step: Array | int) -> Array:

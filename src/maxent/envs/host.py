@@ -8,7 +8,8 @@ a function of its seed and its actions. What ending means:
   - the row after a boundary is the reset: the action is not taken, the reward is 0 and `real` is 0.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium
@@ -45,6 +46,8 @@ class Stepped(NamedTuple):
     """What to act on next: `row.next_obs`, but for environments that reset themselves within a step."""
     starts: np.ndarray
     """Where that is the first observation of an episode, [member, env]."""
+    failed: np.ndarray
+    """Where an environment failed and was made anew: the episode before was cut at its last row, [member, env]."""
 
 
 class Journal(NamedTuple):
@@ -73,6 +76,10 @@ class Envs(Protocol):
     """Episodes begun in each environment, [member, env]."""
     finished: list[Episode]
     """Episodes that ended, in order; whoever reads them empties the list."""
+    faults: list[str]
+    """What failing environments said before they were made anew; whoever reads them empties the list."""
+    largest_reward: np.ndarray
+    """The largest |reward| that each member has seen, [member]."""
 
     def reset(self) -> Stepped:
         """Begin a new episode everywhere. What was running is cut, as by a time limit."""
@@ -101,7 +108,15 @@ class Envs(Protocol):
 class HostEnvs:
     """Plain environments, made by a factory, stepped one after the other in this process."""
 
-    def __init__(self, make: Callable[[], gymnasium.Env], seeds: Sequence[int], envs: int, stream: str = "env") -> None:
+    def __init__(
+        self,
+        make: Callable[[], gymnasium.Env],
+        seeds: Sequence[int],
+        envs: int,
+        stream: str = "env",
+        restarts: int = 0,
+    ) -> None:
+        self._make, self._restarts = make, restarts
         self.shape = (len(seeds), envs)
         self._envs = [[make() for _ in range(envs)] for _ in seeds]
         self._seeds, self._stream = list(seeds), stream
@@ -115,6 +130,8 @@ class HostEnvs:
         self._total_reward = np.zeros(self.shape)
         self._length = np.zeros(self.shape, np.int64)
         self._over = np.ones(self.shape, bool)
+        self.faults: list[str] = []
+        self.largest_reward = np.zeros(len(seeds))
         self._actions: list[list[list[np.ndarray]]] = [[[] for _ in range(envs)] for _ in seeds]
         """Of the running episodes."""
 
@@ -134,24 +151,19 @@ class HostEnvs:
         next_obs = spaces.empty_batch(self.spec.obs, self.shape)
         reward = np.zeros(self.shape, np.float32)
         discount = np.ones(self.shape, np.float32)
-        boundary = np.zeros(self.shape, bool)
-        real = ~self._over
-        for member, envs in enumerate(self._envs):
-            for index, env in enumerate(envs):
-                at = (member, index)
-                if self._over[at]:
-                    env_obs = self._reset(env, at)
-                else:
-                    self._actions[member][index].append(action[at].copy())
-                    env_obs, r, terminated, truncated, info = env.step(self._taken(action[at]))
-                    reward[at], discount[at], boundary[at] = r, not terminated, terminated or truncated
-                    self._account(at, r, boundary[at], info)
+        boundary, failed = np.zeros(self.shape, bool), np.zeros(self.shape, bool)
+        for at in np.ndindex(self.shape):
+            if not self._over[at]:
                 try:
-                    spaces.write_observation(self.observation_space, env_obs, next_obs, at)
-                except ValueError as error:
-                    raise EnvironmentFault(f"{self._whereabouts(at)}: {error}") from None
+                    reward[at], discount[at], boundary[at] = self._step(at, action[at], next_obs)
+                    continue
+                except EnvironmentFault as fault:
+                    self._replace(at, fault)
+                    failed[at] = True
+            self._reset(at, next_obs)
+        real = ~self._over & ~failed
         self._over = boundary.copy()
-        return Stepped(Transition(obs, action, reward, discount, next_obs, boundary, real), next_obs, ~real)
+        return Stepped(Transition(obs, action, reward, discount, next_obs, boundary, real), next_obs, ~real, failed)
 
     def journal(self) -> Journal:
         """What `restore` needs."""
@@ -179,24 +191,20 @@ class HostEnvs:
         self.finished.clear()
         return kept
 
-    def _play_again(self, at: tuple[int, int], actions: np.ndarray, last: Stepped) -> bool:
+    def _play_again(self, at: tuple[int, ...], actions: np.ndarray, last: Stepped) -> bool:
         """Whether the same seed and actions led to the same observation, reward and flags."""
-        env = self._envs[at[0]][at[1]]
         again = spaces.empty_batch(self.spec.obs, self.shape)
-        reward, terminated, truncated = 0.0, False, False
+        reward, discount, boundary = 0.0, 1.0, False
         self.episodes[at] -= 1
         try:
-            env_obs = self._reset(env, at)
+            self._reset(at, again)
             for action in actions:
-                self._actions[at[0]][at[1]].append(action)
-                env_obs, reward, terminated, truncated, info = env.step(self._taken(action))
-                self._account(at, reward, False, info)
-            spaces.write_observation(self.observation_space, env_obs, again, at)
-        except Exception:  # whatever an environment raises: it does not repeat itself
+                reward, discount, boundary = self._step(at, action, again)
+        except EnvironmentFault:
             return False
         same = jax.tree.map(lambda x, y: np.array_equal(x[at], y[at]), again, last.row.next_obs)
-        found = (np.float32(reward), terminated, truncated)
-        return all(jax.tree.leaves(same)) and found == (last.row.reward[at], False, False)
+        ended = boundary or discount == 0
+        return all(jax.tree.leaves(same)) and np.float32(reward) == last.row.reward[at] and not ended
 
     def close(self) -> None:
         """Release the environments."""
@@ -204,25 +212,58 @@ class HostEnvs:
             for env in envs:
                 env.close()
 
-    def _reset(self, env: gymnasium.Env, at: tuple[int, int]) -> Any:
+    def _step(self, at: tuple[int, ...], action: np.ndarray, next_obs: Tree) -> tuple[float, float, bool]:
+        """Take an action and write what is seen; reward, discount and boundary."""
+        self._actions[at[0]][at[1]].append(action.copy())
+        self._length[at] += 1
+        with self._faults_of(at):
+            env_obs, r, terminated, truncated, info = self._envs[at[0]][at[1]].step(self._taken(action))
+            if not np.isfinite(reward := float(r)):
+                raise ValueError(f"reward is {reward}")
+            spaces.write_observation(self.observation_space, env_obs, next_obs, at)
+        over = bool(terminated or truncated)
+        self._account(at, reward, over, info)
+        return reward, float(not terminated), over
+
+    def _reset(self, at: tuple[int, ...], next_obs: Tree) -> None:
+        """Begin the next episode and write what is seen."""
         self.episodes[at] += 1
         self._total_reward[at], self._length[at] = 0.0, 0
         self._actions[at[0]][at[1]].clear()
-        env_obs, _ = env.reset(seed=self._seed(at))
-        return env_obs
+        with self._faults_of(at):
+            env_obs, _ = self._envs[at[0]][at[1]].reset(seed=self._seed(at))
+            spaces.write_observation(self.observation_space, env_obs, next_obs, at)
 
-    def _seed(self, at: tuple[int, int]) -> int:
+    def _replace(self, at: tuple[int, ...], fault: EnvironmentFault) -> None:
+        """Make a failed environment anew, as often as is allowed."""
+        if not self._restarts:
+            raise fault
+        self._restarts -= 1
+        member, index = at
+        with suppress(Exception):  # it has failed before
+            self._envs[member][index].close()
+        self._envs[member][index] = self._make()
+        self.faults.append(str(fault))
+
+    @contextmanager
+    def _faults_of(self, at: tuple[int, ...]) -> Iterator[None]:
+        """Whatever an environment raises, told with its place."""
+        try:
+            yield
+        except Exception as error:
+            what = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise EnvironmentFault(f"{self._whereabouts(at)}: {what}") from error
+
+    def _seed(self, at: tuple[int, ...]) -> int:
         """Of the running episode. Evaluations count episodes over all environments, however many there are."""
         (member, index), number = at, int(self.episodes[at]) - 1
         if self._stream == "eval":
             index, number = 0, number * self.shape[1] + index
         return episode_seed(self._seeds[member], index, number, self._stream)
 
-    def _account(self, at: tuple[int, int], reward: Any, over: bool, info: dict[str, Any]) -> None:
-        if not np.isfinite(reward):
-            raise EnvironmentFault(f"{self._whereabouts(at)}: reward is {reward}")
+    def _account(self, at: tuple[int, ...], reward: float, over: bool, info: dict[str, Any]) -> None:
         self._total_reward[at] += reward
-        self._length[at] += 1
+        self.largest_reward[at[0]] = max(self.largest_reward[at[0]], abs(reward))
         if over:
             episode = Episode(
                 member=at[0],
@@ -235,7 +276,7 @@ class HostEnvs:
             )
             self.finished.append(episode)
 
-    def _whereabouts(self, at: tuple[int, int]) -> str:
+    def _whereabouts(self, at: tuple[int, ...]) -> str:
         member, index = at
         return (
             f"environment {index} of member {member}, episode {self.episodes[at] - 1} (seed {self._seed(at)}), "
@@ -267,6 +308,8 @@ class VectorEnvs:
         self._total_reward = np.zeros(vector.num_envs)
         self._length = np.zeros(vector.num_envs, np.int64)
         self._over = np.ones(vector.num_envs, bool)
+        self.faults: list[str] = []
+        self.largest_reward = np.zeros(1)
         self._resets = False
 
     def reset(self) -> Stepped:
@@ -279,7 +322,7 @@ class VectorEnvs:
         zero = np.zeros((*self.shape, *self.spec.action.shape), self.spec.action.dtype)
         none = np.zeros(self.shape, np.float32)
         row = Transition(canonical, zero, none, none + 1, canonical, none > 0, none > 0)
-        return Stepped(row, canonical, none < 1)
+        return Stepped(row, canonical, none < 1, none > 0)
 
     def step(self, obs: Tree, action: np.ndarray) -> Stepped:
         """Take canonical actions [1, env, …]."""
@@ -310,9 +353,9 @@ class VectorEnvs:
             boundary[None], ~resetting[None],
         )  # fmt: skip
         if self._mode is not AutoresetMode.NEXT_STEP:
-            return Stepped(row, act_on, boundary[None])
+            return Stepped(row, act_on, boundary[None], np.zeros(self.shape, bool))
         self._over = boundary
-        return Stepped(row, act_on, resetting[None])
+        return Stepped(row, act_on, resetting[None], np.zeros(self.shape, bool))
 
     def journal(self) -> Journal:
         """The numbers of the episodes: an environment that seeds itself cannot be brought back to where it was."""
@@ -333,6 +376,7 @@ class VectorEnvs:
             raise EnvironmentFault(f"environment {int(np.argmin(np.isfinite(reward)))}: reward is not finite")
         self._total_reward += reward
         self._length += ~resetting
+        self.largest_reward[0] = max(self.largest_reward[0], np.abs(reward).max())
         source = info.get("final_info", {}) if self._mode is AutoresetMode.SAME_STEP else info
         success, told = source.get("is_success"), source.get("_is_success", np.ones(len(over), bool))
         for i in np.flatnonzero(over):

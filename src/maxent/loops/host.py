@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from maxent import streams
-from maxent.envs.host import Envs, Episode, Stepped
+from maxent.envs.host import Envs, Episode, Journal, Stepped
 from maxent.loops.programs import Learned, Programs
 from maxent.replay import ring
 from maxent.types import Tree
@@ -32,12 +32,23 @@ class Report(NamedTuple):
     episodes: list[Episode]
     metrics: dict[str, np.ndarray]
     """The mean of every metric over the updates since the last report, [member]; empty where there were none."""
+    finite: np.ndarray
+    """Whether every number that was learned is finite, [member]."""
+
+
+class Moment(NamedTuple):
+    """Where the acting half of a loop stands; with its counters, `learned` and the ring, all that a run is."""
+
+    carry: Tree
+    stepped: Stepped
+    """Its row without extras, which are the ring's."""
+    journal: Journal
 
 
 class HostLoop:
     """A run's state between two iterations, and the way to the next ones.
 
-    `step`, `updates`, `learned`, `carry`, `ring` and `stepped` are the whole state, with the environments'.
+    `step`, `updates`, `learns_from`, `learned`, `ring` and the `moment` are the whole of it.
     """
 
     def __init__(self, programs: Programs, envs: Envs, seeds: Sequence[int], swept: dict[str, Any]) -> None:
@@ -56,7 +67,12 @@ class HostLoop:
         """The step from which updates are due; where a resumed run has an empty ring, it fills it first."""
         self.stopping = False
         """Set it to leave `run` when the iteration under way is done: only between two of them is the state whole."""
-        self._store_reset()
+        self._store(self.stepped)
+
+    @property
+    def moment(self) -> Moment:
+        """What `resume` needs beside the learned, the ring and the counters."""
+        return Moment(self.carry, self.stepped, self.envs.journal())
 
     @property
     def view(self) -> Tree:
@@ -64,28 +80,40 @@ class HostLoop:
         return self.programs.algorithm.view(self.learned.state)
 
     def run(self, total: int, every: int) -> Iterator[Report]:
-        """Go on to the step `total`, reporting at every multiple of `every` and at the end."""
+        """Go on to the step `total`, reporting at every multiple of `every` and at the end.
+
+        Stopped in between it reports nothing: the period goes on when the run does.
+        """
         observes = self._replays and self.programs.observes(self.learned, self.stepped.row)
         while self.step < total and not self.stopping:
             target = min(total, (self.step // every + 1) * every)
             while self.step < target and not self.stopping:
                 self._iterate(observes)
-            yield self._report()
+            if self.step == target:
+                yield self._report()
 
-    def resume(self, rows: ring.Ring | None) -> None:
+    def resume(self, moment: Moment, rows: ring.Ring | None) -> np.ndarray:
         """Go on from a restored state with the ring that was saved, or, without one, fill a new one first.
 
-        Episodes that were running are cut, as by a time limit.
+        Returns where the environments are back in their running episodes, [member, env]. Elsewhere these are cut, as by
+        a time limit.
         """
-        self.ring = ring.cut(self.ring if rows is None else rows)
-        if rows is None:
+        kept = self.envs.restore(moment.journal, moment.stepped)
+        row = moment.stepped.row
+        self.stepped = moment.stepped._replace(row=row._replace(boundary=row.boundary | ~kept))
+        self.carry = moment.carry
+        if rows is not None:
+            self.ring = ring.cut(rows, jnp.array(~kept))
+        else:
+            self.ring = ring.fresh(self.ring)
+            self._store(self.stepped)
             self.learns_from = self.step + self._steps_to_collect()
-        self.stepped = self.envs.reset()
-        self._store_reset()
+        return kept
 
-    def _store_reset(self) -> None:
+    def _store(self, stepped: Stepped) -> None:
+        """The ring's first row: an observation that no step of this ring led to."""
         extras = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self._extras)
-        self.ring = self.programs.add(self.ring, self.stepped.row._replace(extras=extras))
+        self.ring = self.programs.add(self.ring, stepped.row._replace(extras=extras))
 
     def _steps_to_collect(self) -> int:
         config, count = self.programs.config, self.envs.shape[1]
@@ -98,6 +126,8 @@ class HostLoop:
             self.learned = programs.learn(self.learned, self.ring, self.roots, np.uint32(self.updates), count=due)
             self.updates += due
         self.stepped = self.envs.step(obs, action)
+        if self.stepped.failed.any():
+            self.ring = ring.cut(self.ring, jnp.array(self.stepped.failed))
         self.ring = programs.add(self.ring, self.stepped.row._replace(extras=extras))
         self.step += count
         if observes:
@@ -119,14 +149,15 @@ class HostLoop:
         return np.asarray(action), extras
 
     def _report(self) -> Report:
-        totals, updates = jax.device_get((self.learned.totals, self.learned.updates))
+        learned = self.learned
+        totals, updates, finite = jax.device_get((learned.totals, learned.updates, self.programs.finite(learned.state)))
         metrics = dict(zip(self.programs.metrics, totals.T / updates, strict=True)) if updates else {}
         self.learned = self.learned._replace(
             totals=jnp.zeros_like(self.learned.totals), updates=jnp.zeros_like(self.learned.updates)
         )
         episodes = self.envs.finished[:]
         self.envs.finished.clear()
-        return Report(self.step, self.updates, episodes, metrics)
+        return Report(self.step, self.updates, episodes, metrics, finite)
 
 
 def ring_rows(buffer_size: int, envs: int) -> int:

@@ -51,6 +51,7 @@ class Programs:
         self.add = jax.jit(self._counted(ring.add), donate_argnums=0)
         self.observe = jax.jit(self._counted(self._observe), donate_argnums=0)
         self.learn = jax.jit(self._counted(self._learn), donate_argnums=0, static_argnames="count")
+        self.finite = jax.jit(jax.vmap(_finite))
         self.learn_rollout = jax.jit(self._counted(self._learn_rollout), donate_argnums=0)
 
     def init(self, roots: Array, swept: dict[str, Array]) -> Learned:
@@ -158,3 +159,8 @@ class Programs:
         metrics |= jax.vmap(partial(observations.summary, self.spec))(batch.obs)
         totals = learned.totals + jnp.stack([metrics[name] for name in self.metrics], -1)
         return Learned(state, totals, learned.updates + 1)
+
+
+def _finite(state: Tree) -> Array:
+    """Whether all numbers of one member's state are."""
+    return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(state)]).all()

@@ -54,6 +54,11 @@ def empty(spec: Spec, rows: int, members: int, envs: int, extras: Tree = ()) -> 
     )
 
 
+def fresh(ring: Ring) -> Ring:
+    """The ring with none of its rows."""
+    return ring._replace(written=jnp.zeros_like(ring.written))
+
+
 def capacity(ring: Ring) -> int:
     """Rows that the ring has room for."""
     return ring.reward.shape[0]
@@ -77,10 +82,10 @@ def add(ring: Ring, row: Transition) -> Ring:
     )
 
 
-def cut(ring: Ring) -> Ring:
-    """The ring with the newest row made a boundary: what follows is another episode."""
+def cut(ring: Ring, where: Array) -> Ring:
+    """The ring with the newest row made a boundary for these environments, [member, env]: another episode follows."""
     newest = (ring.written - 1) % capacity(ring)
-    return ring._replace(boundary=ring.boundary.at[newest].set(True))
+    return ring._replace(boundary=ring.boundary.at[newest].set(ring.boundary[newest] | where))
 
 
 def rollout(ring: Ring) -> Transition:

@@ -4,6 +4,7 @@
       step-000020000/           the newest of these is the last checkpoint
         checkpoint.json         format, step, the loop's counters, and every file with its size and SHA-256
         state.safetensors       the algorithm's state, one array an entry, named by its path in the state
+        moment.safetensors      the actor's memory, the last step, and the actions of the running episodes
       best-000018000/           the best evaluation so far, without a replay
       replay/
         rows-000000000-000020001-3f2a9c1b.safetensors
@@ -16,8 +17,9 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,15 +33,24 @@ from maxent.replay import ring
 from maxent.replay.ring import Ring
 from maxent.types import Tree
 
-FORMAT, VERSION = "maxent-checkpoint", 1
-MANIFEST, STATE = "checkpoint.json", "state.safetensors"
+T = TypeVar("T")
+FORMAT, VERSION = "maxent-checkpoint", 2
+MANIFEST, STATE, MOMENT = "checkpoint.json", "state.safetensors", "moment.safetensors"
 FILE = {"name": str, "bytes": int, "sha256": str}
 REPLAY = {"written": int, "files": [FILE | {"start": int, "stop": int}]}
-FORM = {"step": int, "counters": object, "state": FILE, "replay": (dict, type(None))}
+FORM = {"step": int, "counters": object, "state": FILE, "moment": FILE, "replay": (dict, type(None))}
 ROWS_PER_FILE = 65_536
 
 
-def save(folder: Path, step: int, state: Tree, counters: dict[str, Any], rows: Ring | None, kind: str = "step") -> Path:
+def save(
+    folder: Path,
+    step: int,
+    state: Tree,
+    moment: Tree,
+    counters: dict[str, Any],
+    rows: Ring | None,
+    kind: str = "step",
+) -> Path:
     """Write a checkpoint aside, then rename it into `folder`; an existing one of that step and kind is replaced.
 
     Raises:
@@ -51,13 +62,13 @@ def save(folder: Path, step: int, state: Tree, counters: dict[str, Any], rows: R
     aside = folder / f".{final.name}.partial"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    state_file = _write(aside / STATE, save_arrays(_named(state)))
     manifest = {
         "format": FORMAT,
         "version": VERSION,
         "step": step,
         "counters": counters,
-        "state": state_file,
+        "state": _write(aside / STATE, save_arrays(_named(state))),
+        "moment": _write(aside / MOMENT, save_arrays(_named(moment))),
         "replay": None if rows is None else {"written": int(rows.written), "files": _save_rows(folder, rows)},
     }
     _write(aside / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False).encode())
@@ -74,8 +85,8 @@ def find(folder: Path, kind: str = "step") -> list[Path]:
     return sorted(p for p in folder.glob(f"{kind}-*") if (p / MANIFEST).is_file())
 
 
-def newest(folder: Path, best: bool = False) -> Path:
-    """The last checkpoint, or that of the best evaluation.
+def candidates(folder: Path, best: bool = False) -> list[Path]:
+    """The last checkpoint, or that of the best evaluation, and those before it, newest first.
 
     Raises:
         CheckpointError: where there is none.
@@ -83,7 +94,33 @@ def newest(folder: Path, best: bool = False) -> Path:
     found = find(folder, "best" if best else "step")
     if not found:
         raise CheckpointError(f"{folder.parent} has no {'best' if best else 'last'} checkpoint")
-    return found[-1]
+    return found[::-1]
+
+
+def first_whole(found: list[Path], load: Callable[[Path], T], warn: Callable[[str], None]) -> tuple[Path, T]:
+    """The first of the checkpoints that can be loaded and what it holds; the others are told of.
+
+    Raises:
+        CheckpointError: the first one's, where none can.
+    """
+    errors: list[CheckpointError] = []
+    for path in found:
+        try:
+            loaded = load(path)
+        except CheckpointError as error:
+            errors.append(error)
+            continue
+        if errors:
+            warn(f"{'; '.join(str(error) for error in errors)}; going back to {path.name}")
+        return path, loaded
+    raise errors[0]
+
+
+def set_aside(checkpoint: Path) -> None:
+    """Keep a damaged checkpoint out of the way of those to come."""
+    aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    checkpoint.rename(aside)
 
 
 def prune(folder: Path, kept: Path, keep: int) -> None:
@@ -132,25 +169,28 @@ def fits(value: Any, form: Any) -> bool:
     return isinstance(value, form)
 
 
-def load_state(checkpoint: Path, template: Tree) -> Tree:
-    """The state, in the structure of the template, whose names, shapes and dtypes it must have.
+def load_tree(checkpoint: Path, part: str, template: Tree, growing: str = "") -> Tree:
+    """The `state` or the `moment`, in the structure of the template, whose names, shapes and dtypes it must have.
+
+    The array named `growing` may have any length.
 
     Raises:
         CheckpointError: where a file is damaged or does not fit.
     """
     manifest = read_manifest(checkpoint)
-    arrays = _read(checkpoint, manifest["state"])
+    arrays = _read(checkpoint, manifest[part])
     leaves = []
     for name, leaf in _named_leaves(template):
         if name not in arrays:
             raise CheckpointError(f"the checkpoint {checkpoint} has no {name}: it was made with another config")
         array = arrays.pop(name)
-        if array.shape != leaf.shape or array.dtype != leaf.dtype:
+        own, asked = (array.shape[1:], leaf.shape[1:]) if name == growing else (array.shape, leaf.shape)
+        if own != asked or array.ndim != len(leaf.shape) or array.dtype != leaf.dtype:
             raise CheckpointError(
                 f"the checkpoint {checkpoint} has {name} as {array.dtype}{list(array.shape)}, and the config asks for "
                 f"{leaf.dtype}{list(leaf.shape)}"
             )
-        leaves.append(jnp.array(array))
+        leaves.append(array)
     if arrays:
         raise CheckpointError(
             f"the checkpoint {checkpoint} has {next(iter(arrays))}, which the config does not ask for"

@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from maxent.errors import Terminated, TrainingFault
 from maxent.run import checkpoint, folder, policy, video
 from maxent.run.driver import Driver, Progress
 from maxent.run.loggers import read_csv
 from maxent.study import curves
 
-INTERRUPTED = 130
-"""The exit code after a Ctrl-C, as shells count it."""
+INTERRUPTED, TERMINATED, FAULT = 130, 143, 3
+"""The exit codes after a Ctrl-C and a SIGTERM, as shells count them, and where training has gone wrong."""
 REPORTS_PER_LINE = 10
 """Reports between two plain lines."""
 
@@ -77,11 +78,14 @@ def train(run: Driver, total: int) -> int:
     try:
         with ProgressBar(total, run.loop.step) as bar:
             run.learn(total, [bar])
-    except KeyboardInterrupt:
+    except TrainingFault as fault:
+        print(f"maxent: fault: {fault}", file=sys.stderr)
+        return FAULT
+    except KeyboardInterrupt as interrupt:
         again = f"saved at step {run.loop.step:,}; continue with: maxent resume {shlex.quote(str(path))}"
         saved = checkpoint.find(path / folder.CHECKPOINTS)
         print(f"maxent: interrupted, {again if saved else 'before anything was learned'}", file=sys.stderr)
-        return INTERRUPTED
+        return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
     print(f"result  {summary(path)}")
     curves.draw([path], path / folder.CURVE)
     print(f"curve   {path / folder.CURVE}")

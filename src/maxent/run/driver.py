@@ -15,29 +15,33 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from maxent import registry, streams
 from maxent.config import TrainConfig
 from maxent.envs.host import Envs, Episode, HostEnvs
 from maxent.envs.make import Factory
-from maxent.errors import CheckpointError, ConfigError
+from maxent.errors import CheckpointError, ConfigError, Terminated, TrainingFault
 from maxent.loops.evaluate import PARALLEL, evaluate
-from maxent.loops.host import HostLoop, Report
-from maxent.loops.programs import Programs
-from maxent.run import checkpoint, folder
+from maxent.loops.host import HostLoop, Moment, Report
+from maxent.loops.programs import Learned, Programs
+from maxent.replay import ring
+from maxent.run import checkpoint, folder, guards
 from maxent.run.loggers import CSVLogger, Logger, Row, TensorBoardLogger, cut_back
 from maxent.settings import check
 from maxent.types import Algorithm, Spec
 
 WINDOW = 100
 """Episodes over which returns, lengths and successes are averaged."""
+MOST_ATTEMPTS = 10
+"""Times that a run goes back to a checkpoint before it stops."""
 FAR_OFF_SCALE = 100.0
 """An observation entry beyond this is worth a warning: networks start with unit scales in mind."""
 
 COUNTERS = {
-    "step": int, "updates": int, "learns_from": int, "wall_time": (int, float), "env_episodes": [[int]],
-    "episodes": [int], "recent": [[list]], "best": [(int, float, type(None))],
+    "step": int, "updates": int, "learns_from": int, "attempt": int, "wall_time": (int, float), "episodes": [int],
+    "recent": [[list]], "pending": [list], "best": [(int, float, type(None))], "largest_reward": [(int, float)],
 }  # fmt: skip
 """The form of a checkpoint's counters."""
 
@@ -85,35 +89,81 @@ class Driver:
         self.config, self.settings, self.factory, self.path = config, settings, factory, path
         self.seeds = list(range(config.seed, config.seed + config.seeds))
         algorithm = registry.algorithm(config.algo)
-        self.envs = envs if envs is not None else HostEnvs(factory, self.seeds, config.envs)
+        self.envs = (
+            envs if envs is not None else HostEnvs(factory, self.seeds, config.envs, restarts=config.env_restarts)
+        )
         refuse_unfit(algorithm, self.envs.spec)
         self.programs = Programs(algorithm, settings, self.envs.spec)
         self.loop = HostLoop(self.programs, self.envs, self.seeds, {})
+        self.attempt = 0
+        """How often the run has gone back to a checkpoint after a fault: each time with other random numbers."""
         self.best = [-np.inf] * config.seeds
         self.wall_time = 0.0
         self.warn: Callable[[str], None] = warnings.warn
         self._recent: list[deque[Episode]] = [deque(maxlen=WINDOW) for _ in self.seeds]
         self._episodes = [0] * config.seeds
         self._warned = False
+        self._cut = 0
+        self._stopped_by: type[BaseException] = KeyboardInterrupt
 
     def learn(self, total: int, callbacks: Sequence[Callback] = ()) -> bool:
         """Train until the step `total`; whether it got there. A run folder is kept up to date on the way.
 
-        An interrupt (Ctrl-C) saves before it goes on its way.
+        An interrupt (Ctrl-C) or SIGTERM saves before it goes on its way.
+
+        Raises:
+            TrainingFault: where training has gone wrong; the last checkpoint is then one from before.
+            ConfigError: where another process trains in the same run folder.
         """
-        loggers: list[Logger] = []
-        if self.path is not None:
-            loggers.append(CSVLogger(self.path / folder.PROGRESS, self.path / folder.EVALUATIONS))
-            loggers.append(TensorBoardLogger(self.path / folder.TENSORBOARD, len(self.seeds), self.loop.step))
+        if self._cut:
+            self.warn(
+                f"{self._cut} of the running episodes could not be brought back: with the same seed and actions the "
+                "environment went another way; they are cut, as by a time limit"
+            )
+            self._cut = 0
+        with self._interrupted_between_iterations():
+            if self.path is None:
+                return self._learn(total, callbacks, [])
+            with folder.locked(self.path):
+                while True:
+                    try:
+                        return self._learn_in_folder(self.path, total, callbacks)
+                    except TrainingFault as fault:
+                        if self.config.on_fault == "stop" or self.attempt >= MOST_ATTEMPTS:
+                            raise
+                        self._go_back(self.path, fault)
+
+    def _learn_in_folder(self, path: Path, total: int, callbacks: Sequence[Callback]) -> bool:
+        """Train with the run's files open; but for a fault, the last moment is saved whatever happens."""
+        for name in (folder.PROGRESS, folder.EVALUATIONS):
+            cut_back(path / name, self.loop.step)
+        loggers: list[Logger] = [
+            CSVLogger(path / folder.PROGRESS, path / folder.EVALUATIONS),
+            TensorBoardLogger(path / folder.TENSORBOARD, len(self.seeds), self.loop.step),
+        ]
         try:
-            with self._interrupted_between_iterations():
-                finished = self._learn(total, callbacks, loggers)
+            finished = self._learn(total, callbacks, loggers)
+        except TrainingFault:
+            raise
+        except BaseException:
+            self.save(path)
+            raise
         finally:
-            if self.path is not None:
-                self.save(self.path)
             for logger in loggers:
                 logger.close()
+        self.save(path)
         return finished
+
+    def _go_back(self, path: Path, fault: TrainingFault) -> None:
+        """Take up the last checkpoint with random numbers that were not used yet."""
+        attempt = self.attempt + 1
+        try:
+            self.restore(path)
+        except CheckpointError:
+            raise fault from None
+        self.attempt = attempt
+        self.loop.roots = streams.roots(self.seeds, attempt)
+        self.warn(f"{fault}; going back to step {self.loop.step:,} with other random numbers")
 
     def evaluate(self, episodes: int, seed: int | None = None, explore: bool = False) -> list[list[Episode]]:
         """So many episodes of every member, [member][episode], in environments of their own.
@@ -129,72 +179,89 @@ class Driver:
 
     def save(self, path: Path, kind: str = "step") -> Path:
         """Write a checkpoint of this moment into the run folder; the best ones go without a replay."""
-        rows = self.loop.ring if self.config.save_replay and kind == "step" else None
+        replays = self.programs.algorithm.feed == "replay"
+        rows = self.loop.ring if kind == "step" and (self.config.save_replay or not replays) else None
         keep = self.config.keep_checkpoints if kind == "step" else 1
         counters = {
             "step": self.loop.step,
             "updates": self.loop.updates,
             "learns_from": self.loop.learns_from,
+            "attempt": self.attempt,
             "wall_time": self.wall_time,
-            "env_episodes": np.asarray(self.envs.episodes).tolist(),
             "episodes": self._episodes,
             "recent": [[list(e) for e in own] for own in self._recent],
+            "pending": [list(e) for e in self.envs.finished],
+            "largest_reward": np.asarray(self.envs.largest_reward).tolist(),
             "best": [None if np.isinf(value) else value for value in self.best],
         }
         checkpoints = path / folder.CHECKPOINTS
-        written = checkpoint.save(checkpoints, self.loop.step, self.loop.learned, counters, rows, kind)
+        loop = self.loop
+        written = checkpoint.save(checkpoints, loop.step, loop.learned, loop.moment, counters, rows, kind)
         checkpoint.prune(checkpoints, written, keep)
         return written
 
     def restore(self, path: Path, best: bool = False) -> None:
-        """Take up the last (or the best) checkpoint of a run folder. Running episodes are cut, as by a time limit.
+        """Take up the last (or the best) whole checkpoint of a run folder.
 
         Raises:
-            CheckpointError: where there is none, or it is damaged.
+            CheckpointError: where there is none, or every one is damaged.
         """
-        found = checkpoint.newest(path / folder.CHECKPOINTS, best)
-        counters = _counters(found)
-        loop = self.loop
-        loop.learned = checkpoint.load_state(found, loop.learned)
-        loop.step, loop.updates = counters["step"], counters["updates"]
-        loop.learns_from = counters["learns_from"]
-        self.envs.episodes[:] = counters["env_episodes"]
-        loop.resume(checkpoint.load_rows(found, loop.ring))
+        loop, checkpoints = self.loop, path / folder.CHECKPOINTS
+        found, (counters, learned, moment, rows) = checkpoint.first_whole(
+            checkpoint.candidates(checkpoints, best), self._read, self.warn
+        )
+        if not best:
+            for newer in checkpoint.find(checkpoints):
+                if newer > found:
+                    checkpoint.set_aside(newer)
+        loop.learned = learned
+        loop.step, loop.updates, loop.learns_from = counters["step"], counters["updates"], counters["learns_from"]
+        self.attempt = counters["attempt"]
+        loop.roots = streams.roots(self.seeds, self.attempt)
+        self._cut = int((~loop.resume(moment, rows)).sum())
+        self.envs.finished[:] = [Episode(*e) for e in counters["pending"]]
+        self.envs.largest_reward[:] = counters["largest_reward"]
         self.wall_time, self._episodes = counters["wall_time"], counters["episodes"]
         self._recent = [deque((Episode(*e) for e in own), maxlen=WINDOW) for own in counters["recent"]]
-        for known in checkpoint.find(path / folder.CHECKPOINTS, "best"):
-            if (saved := _counters(known))["step"] <= loop.step:
-                self.best = [-np.inf if value is None else value for value in saved["best"]]
+        self.best = [-np.inf if value is None else value for value in counters["best"]]
 
-    def continue_files(self) -> None:
-        """Cut the run's CSV files back to this step, so that a continued run continues its curves."""
-        if self.path is not None:
-            for name in (folder.PROGRESS, folder.EVALUATIONS):
-                cut_back(self.path / name, self.loop.step)
+    def _read(self, found: Path) -> tuple[dict[str, Any], Learned, Moment, ring.Ring | None]:
+        """Everything that a checkpoint holds, compared with what the settings ask for."""
+        loop = self.loop
+        learned = checkpoint.load_tree(found, "state", loop.learned)
+        moment = checkpoint.load_tree(found, "moment", loop.moment, growing="journal/actions")
+        if moment.journal.lengths.sum() != len(moment.journal.actions) or (moment.journal.lengths < 0).any():
+            raise CheckpointError(f"the checkpoint {found} has a damaged journal")
+        return _counters(found), jax.tree.map(jnp.array, learned), moment, checkpoint.load_rows(found, loop.ring)
 
     @contextmanager
     def _interrupted_between_iterations(self) -> Iterator[None]:
-        """Let the first Ctrl-C wait for the iteration under way, in which arrays are donated; a second one does not.
+        """Let the first Ctrl-C or SIGTERM wait for the iteration under way, in which arrays are donated.
 
-        Only the main thread hears of it, and a handler that somebody else has set stays.
+        A second one does not wait. Only the main thread hears of them, and a handler that somebody else has set stays.
         """
-        usual, loop = signal.default_int_handler, self.loop
+        loop = self.loop
+        usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
         loop.stopping = False
-        if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not usual:
-            yield
-            return
+        ours = [number for number, handler in usual.items() if signal.getsignal(number) is handler]
+        if threading.current_thread() is not threading.main_thread():
+            ours = []
 
-        def stop(*_: Any) -> None:
+        def stop(number: int, _: Any) -> None:
             loop.stopping = True
-            signal.signal(signal.SIGINT, usual)
+            self._stopped_by = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+            restore()
 
-        signal.signal(signal.SIGINT, stop)
+        def restore() -> None:
+            for number in ours:
+                signal.signal(number, usual[number])
+
+        for number in ours:
+            signal.signal(number, stop)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, usual)
-        if loop.stopping:
-            raise KeyboardInterrupt
+            restore()
 
     def _learn(self, total: int, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> bool:
         config, every = self.config, self.config.log_every
@@ -206,6 +273,7 @@ class Driver:
             before, step = step, report.step
             for row in rows:
                 row["wall_time"] = round(self.wall_time, 3)
+            self._refuse_faults(report, rows)
             for logger in loggers:
                 logger.progress(rows)
             self._warn_of_scale(rows)
@@ -218,6 +286,8 @@ class Driver:
             if any([callback(Progress(step, total, rows)) is False for callback in callbacks]):
                 return False
             started = time.monotonic()
+        if self.loop.step < total:
+            raise self._stopped_by
         return True
 
     def _evaluate_and_keep_best(self, path: Path, loggers: Sequence[Logger]) -> None:
@@ -261,6 +331,18 @@ class Driver:
             }
             rows.append(row | metrics)
         return rows
+
+    def _refuse_faults(self, report: Report, rows: Sequence[Row]) -> None:
+        """A TrainingFault where a member has gone wrong; what failing environments said is passed on."""
+        for fault in self.envs.faults:
+            self.warn(f"{fault}; it was made anew, and its episode cut")
+        self.envs.faults.clear()
+        gamma = float(np.max(self.loop.learned.state.numbers["gamma"]))
+        faults = guards.find(rows, report.finite.tolist(), self.envs.largest_reward.tolist(), gamma)
+        if faults:
+            if self.path is not None:
+                guards.write_report(self.path / folder.FAULT, faults, rows)
+            raise TrainingFault("; ".join(map(str, faults)))
 
     def _warn_of_scale(self, rows: Sequence[Row]) -> None:
         normalized = getattr(self.settings, "normalize_observations", False)

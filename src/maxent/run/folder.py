@@ -9,8 +9,10 @@ runs/<env>/<algorithm>/<name>/
   checkpoints/       see maxent.run.checkpoint
   videos/
   curve.png
+  fault.json         what went wrong, where training stopped itself or went back
 """
 
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -19,7 +21,8 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ from maxent.settings import build, read_toml
 
 CONFIG, RUN, PROGRESS, EVALUATIONS, CURVE = "config.toml", "run.json", "progress.csv", "evaluations.csv", "curve.png"
 CHECKPOINTS, VIDEOS, TENSORBOARD = "checkpoints", "videos", "tensorboard"
+LOCK, FAULT = "lock", "fault.json"
 PACKAGES = (
     "maxent-rl", "jax", "jaxlib", "optax", "numpy", "gymnasium", "safetensors", "mujoco", "box2d", "pygame", "ale-py",
 )  # fmt: skip
@@ -96,6 +100,21 @@ def record_command(path: Path) -> None:
         }
     )
     (path / RUN).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep a run to this process while it trains; a process that dies lets go of it.
+
+    Raises:
+        ConfigError: where another one has it.
+    """
+    with open(path / LOCK, "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"another process is training in {path}: wait for it, or stop it first") from None
+        yield
 
 
 def read(path: str | Path) -> tuple[TrainConfig, Any, dict[str, Any]]:

@@ -1,11 +1,13 @@
 """A trained policy that only acts: no loop and no replay, so it loads at once and needs little memory."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 
 from maxent import registry, streams
 from maxent.envs import spaces
@@ -55,8 +57,6 @@ def load(path: str | Path, best: bool = False, member: int = 0, env_kwargs: Mapp
     config, settings, kwargs = folder.read(path)
     if member >= config.seeds:
         raise ConfigError(f"{path} has no member {member}: its members are numbered from 0 to {config.seeds - 1}")
-    found = checkpoint.newest(Path(path) / folder.CHECKPOINTS, best)
-    step = checkpoint.read_manifest(found)["step"]
     factory = Factory(config.env, kwargs | dict(env_kwargs or {}), config.max_episode_steps)
     env = factory()
     programs = Programs(
@@ -65,5 +65,11 @@ def load(path: str | Path, best: bool = False, member: int = 0, env_kwargs: Mapp
     env.close()
     seeds = range(config.seed, config.seed + config.seeds)
     template = jax.eval_shape(lambda roots: programs.init(roots, {}), streams.roots(seeds))
-    view = programs.algorithm.view(checkpoint.load_state(found, template).state)
-    return Policy(programs, jax.tree.map(lambda x: x[member : member + 1], view), factory, seeds[member], step)
+    found, learned = checkpoint.first_whole(
+        checkpoint.candidates(Path(path) / folder.CHECKPOINTS, best),
+        lambda path: checkpoint.load_tree(path, "state", template),
+        warnings.warn,
+    )
+    step = checkpoint.read_manifest(found)["step"]
+    view = jax.tree.map(lambda x: jnp.array(x[member : member + 1]), programs.algorithm.view(learned.state))
+    return Policy(programs, view, factory, seeds[member], step)
