@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from maxent.agent import PPO as PPO
     from maxent.agent import SAC as SAC
     from maxent.agent import SACV1 as SACV1
+    from maxent.agent import SQL as SQL
     from maxent.agent import TD3 as TD3
     from maxent.agent import Agent as Agent
     from maxent.agent import SACDeterministic as SACDeterministic
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from maxent.config import SACDeterministicConfig as SACDeterministicConfig
     from maxent.config import SACDiscreteConfig as SACDiscreteConfig
     from maxent.config import SACV1Config as SACV1Config
+    from maxent.config import SQLConfig as SQLConfig
     from maxent.config import TD3Config as TD3Config
     from maxent.errors import CheckpointError as CheckpointError
     from maxent.errors import ConfigError as ConfigError
@@ -42,6 +44,7 @@ _HOMES = {
     "SACDeterministic": "agent",
     "TD3": "agent",
     "SACDiscrete": "agent",
+    "SQL": "agent",
     "load": "agent",
     "PPOConfig": "config",
     "DDPGConfig": "config",
@@ -50,6 +53,7 @@ _HOMES = {
     "SACDeterministicConfig": "config",
     "TD3Config": "config",
     "SACDiscreteConfig": "config",
+    "SQLConfig": "config",
     "MaxentError": "errors",
     "ConfigError": "errors",
     "EnvironmentFault": "errors",
@@ -64,6 +68,7 @@ __all__ = [
     "SAC",
     "SACV1",
     "TD3",
+    "SQL",
     "Agent",
     "CheckpointError",
     "ConfigError",
@@ -80,6 +85,7 @@ __all__ = [
     "TD3Config",
     "SACDiscrete",
     "SACDiscreteConfig",
+    "SQLConfig",
     "load",
 ]
 

@@ -211,6 +211,12 @@ class SACDiscrete(Agent):
     algorithm = "sac_discrete"
 
 
+class SQL(Agent):
+    """Soft Q-learning (arXiv 1702.08165); its settings are those of `maxent.config.SQLConfig`."""
+
+    algorithm = "sql"
+
+
 class TD3(Agent):
     """Twin Delayed DDPG (arXiv 1802.09477); its settings are those of `maxent.config.TD3Config`."""
 
@@ -229,7 +235,9 @@ class PPO(Agent):
     algorithm = "ppo"
 
 
-CLASSES: dict[str, type[Agent]] = {c.algorithm: c for c in (SAC, SACV1, SACDeterministic, SACDiscrete, TD3, DDPG, PPO)}
+CLASSES: dict[str, type[Agent]] = {
+    c.algorithm: c for c in (SAC, SACV1, SACDeterministic, SACDiscrete, SQL, TD3, DDPG, PPO)
+}
 
 
 def load(path: str | Path, env: AnyEnv | None = None, *, best: bool = False) -> Agent:

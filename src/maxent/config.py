@@ -149,6 +149,58 @@ class SACDiscreteConfig(ActorCriticConfig):
 
 
 @dataclass(frozen=True)
+class SQLConfig(ReplayConfig):
+    """Soft Q-learning with a sampler trained by Stein's method (arXiv 1702.08165)."""
+
+    sampler_learning_rate: float | Auto = setting("auto", low=0, swept=True)
+    """Step size of the sampler; "auto" follows learning_rate."""
+    critic_learning_rate: float | Auto = setting("auto", low=0, swept=True)
+    """Step size of the critics; "auto" follows learning_rate."""
+    learning_rate_steps: tuple[int, ...] = ()
+    """Updates at each of which all step sizes are multiplied by learning_rate_factor."""
+    learning_rate_factor: float = setting(1.0, above=0)
+    """What they are multiplied by."""
+    temperature: float = setting(0.1, above=0, swept=True)
+    """Weight of the entropy against the reward; a reward scale c is a temperature of 1/c."""
+    critics: int = setting(1, low=1)
+    """Independent critics; the smallest of their values is believed."""
+    tau: float = setting(1.0, low=0, high=1, swept=True)
+    """Share of the learned critics that moves into the target critics at each of their updates; 1 copies."""
+    target_update_interval: int = setting(1000, low=1)
+    """Updates from one update of the target critics to the next."""
+    value_particles: int = setting(16, low=1)
+    """Actions from which the soft value of a state is estimated."""
+    policy_proposal_after: int | Literal["never"] = setting("never", low=0)
+    """Updates after which these actions are the sampler's, weighted by its density, in place of uniform ones."""
+    kernel_particles: int = setting(32, low=3)
+    """Actions of a state in one update of the sampler."""
+    kernel_update_ratio: float = setting(0.5, above=0, high=1)
+    """Share of them that is updated; the others stay where they are and say where to."""
+    kernel_scale: float = setting(0.5, above=0)
+    """Width of the kernel: h = kernel_scale · (the median squared distance of M particles) / log(M + 1)."""
+    kernel_space: Literal["pre_tanh", "action"] = "pre_tanh"
+    """Where particles are compared and moved: before squashing, which is exact, or after it, as the published code."""
+    greedy_particles: int = setting(32, low=1)
+    """Sampled actions of which evaluation takes the one with the highest value."""
+
+    @property
+    def updated_particles(self) -> int:
+        """How many of the kernel's particles are updated."""
+        return int(self.kernel_particles * self.kernel_update_ratio)
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """What is wrong between this config's settings."""
+        yield from super().conflicts()
+        if not 1 <= self.updated_particles <= self.kernel_particles - 2:
+            yield (
+                "kernel_update_ratio",
+                f" and kernel_particles {self.kernel_particles}: it must leave one to update, and two as they are",
+            )
+        if bool(self.learning_rate_steps) != (self.learning_rate_factor != 1):
+            yield "learning_rate_factor", f" and learning_rate_steps {self.learning_rate_steps}: one needs the other"
+
+
+@dataclass(frozen=True)
 class TD3Config(ActorCriticConfig):
     """Twin Delayed Deep Deterministic policy gradient (arXiv 1802.09477)."""
 

@@ -31,12 +31,18 @@ def tanh_normal_log_prob(mean: Array, log_std: Array, pre_tanh: Array) -> Array:
 def _log_prob(noise: Array, log_std: Array, pre_tanh: Array) -> Array:
     """log π of u = μ + σε, from ε itself, which a narrow policy's u has rounded away.
 
-    It never inverts tanh, which float32 rounds to 1 from u ≈ 9 on, and takes log(1 - tanh²u) in the form
-    2(log 2 - u - softplus(-2u)), which is exact where 1 - tanh²u underflows.
+    It never inverts tanh, which float32 rounds to 1 from u ≈ 9 on.
     """
     log_normal = -0.5 * jnp.square(noise) - log_std - LOG_SQRT_2PI
-    log_jacobian = 2.0 * (math.log(2.0) - pre_tanh - jax.nn.softplus(-2.0 * pre_tanh))
-    return (log_normal - log_jacobian).sum(-1)
+    return log_normal.sum(-1) - tanh_log_jacobian(pre_tanh)
+
+
+def tanh_log_jacobian(pre_tanh: Array) -> Array:
+    """log |det ∂tanh(u)/∂u| = Σ_j log(1 - tanh²u_j), [batch, d] → [batch].
+
+    In the form 2(log 2 - u - softplus(-2u)), which is exact where 1 - tanh²u underflows.
+    """
+    return 2.0 * (math.log(2.0) - pre_tanh - jax.nn.softplus(-2.0 * pre_tanh)).sum(-1)
 
 
 class Normal(NamedTuple):

@@ -1,15 +1,16 @@
 """The small equations that algorithms share: targets, soft values, averages. Written for arrays of any batch shape."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from maxent import networks
+from maxent import networks, observations
+from maxent.config import AlgorithmConfig
 from maxent.networks import MLP
-from maxent.types import Tree
+from maxent.types import Spec, Tree
 
 T = TypeVar("T")
 
@@ -50,6 +51,12 @@ def gae(reward: Array, discount: Array, boundary: Array, value: Array, next_valu
         return advantage, advantage
 
     return jax.lax.scan(back, jnp.zeros_like(delta[0]), (delta, decay), reverse=True)[1]
+
+
+def q(config: AlgorithmConfig, spec: Spec, state: Any, obs: Tree, action: Array) -> Array:
+    """The smallest critic's value: the `q` of every algorithm whose state has `critics` and `moments`, [batch]."""
+    features = observations.features_of(config, spec, state.moments, obs)
+    return networks.ensemble_q(state.critics, features, action, config.activation).min(0)
 
 
 def polyak(target: Tree, online: Tree, tau: Array) -> Tree:

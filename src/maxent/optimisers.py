@@ -29,3 +29,8 @@ def step(
 def linear_decay(updates: int, index: Array) -> Array | float:
     """The factor from 1 to 0 over that many updates, 1 for ever where `updates` is 0."""
     return jnp.maximum(1.0 - index / updates, 0.0) if updates else 1.0
+
+
+def step_decay(updates: tuple[int, ...], factor: float, index: Array) -> Array | float:
+    """The factor to the power of how many of these updates have been reached, 1 for ever where there are none."""
+    return factor ** jnp.sum(index >= jnp.array(updates)) if updates else 1.0

@@ -27,6 +27,7 @@ ALGORITHMS = {
     "td3": Entry("maxent.algorithms.td3", "TD3", config.TD3Config),
     "ddpg": Entry("maxent.algorithms.ddpg", "DDPG", config.DDPGConfig),
     "sac_discrete": Entry("maxent.algorithms.sac_discrete", "SAC_DISCRETE", config.SACDiscreteConfig),
+    "sql": Entry("maxent.algorithms.sql", "SQL", config.SQLConfig),
 }
 
 

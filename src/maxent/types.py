@@ -94,3 +94,5 @@ class Algorithm(NamedTuple):
     actions: tuple[Literal["continuous", "discrete"], ...]
     metrics: Callable[[Any], tuple[str, ...]]
     """(config) → the names of the metrics that `update` returns, all scalars."""
+    q: Callable[..., Any] | None = None
+    """(config, spec, state, obs, action) → what the critics believe of actions, [batch], where there are critics."""

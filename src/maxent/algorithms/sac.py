@@ -193,4 +193,6 @@ def metrics(config: SACConfig) -> tuple[str, ...]:
     return (*METRICS, *(f"critic_loss_{i}" for i in range(config.critics)))
 
 
-SAC = Algorithm("sac", init, view, initial_carry, act, observations.follow, update, "replay", ("continuous",), metrics)
+SAC = Algorithm(
+    "sac", init, view, initial_carry, act, observations.follow, update, "replay", ("continuous",), metrics, operators.q
+)
