@@ -171,6 +171,28 @@ class Agent:
         actions = [taken(a) for a in np.asarray(action)[0]]
         return (actions[0] if count is None else np.stack(actions)), state
 
+    def q(self, observation: Any, action: Any, *, member: int = 0) -> np.ndarray:
+        """What the critics believe of each action [batch, …], in the environment's own form, on one observation.
+
+        Returns:
+            Float32 [batch]: the smallest critic's value, in units of reward.
+
+        Raises:
+            ConfigError: where the algorithm has no such critics, or the observation or the actions do not fit.
+        """
+        driver, programs = self._driver, self._driver.programs
+        if programs.algorithm.q is None:
+            raise ConfigError(f"{programs.algorithm.name} has no critics of actions")
+        try:
+            actions = spaces.canonical_actions(self.action_space, action)
+            obs = spaces.empty_batch(programs.spec.obs, (len(actions),))
+            for i in range(len(actions)):
+                spaces.write_observation(self.observation_space, observation, obs, (i,))
+        except ValueError as error:
+            raise ConfigError(f"q: {error}") from None
+        state = jax.tree.map(lambda x: x[member], driver.loop.learned.state)
+        return np.asarray(programs.algorithm.q(programs.config, programs.spec, state, obs, actions))
+
     def evaluate(
         self, n_episodes: int = 10, *, deterministic: bool = True, seed: int | None = None, member: int = 0
     ) -> Evaluation:

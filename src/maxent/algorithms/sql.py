@@ -132,16 +132,15 @@ def log_target(config: SQLConfig, critics: MLP, features: Array, particles: Arra
 def sampler_loss(
     config: SQLConfig, sampler: MLP, critics: MLP, temperature: Array, features: Array, noise: Array
 ) -> tuple[Array, tuple[Array, Array, Array]]:
-    """A loss whose gradient is that of eq. 14; Δ, the bandwidths [batch], and the particles as they are."""
-    particles = sample(config, sampler, features, noise)
-    if config.kernel_space == "action":
-        particles = jnp.tanh(particles)
-    updated = particles[:, : config.updated_particles]
-    fixed, at = jax.lax.stop_gradient((particles[:, config.updated_particles :], updated))
+    """A loss whose gradient is that of eq. 14; Δ, the bandwidths [batch] and the fixed particles."""
+    squash = jnp.tanh if config.kernel_space == "action" else lambda x: x
+    updated = squash(sample(config, sampler, features, noise[:, : config.updated_particles]))
+    fixed = squash(sample(config, jax.lax.stop_gradient(sampler), features, noise[:, config.updated_particles :]))
+    at = jax.lax.stop_gradient(updated)
     score = jax.grad(log_target, argnums=3)(config, critics, features, fixed, temperature)
     bandwidth = jax.vmap(svgd.median_bandwidth, (0, None))(fixed, config.kernel_scale)
     delta = jax.lax.stop_gradient(jax.vmap(svgd.direction)(fixed, score, at, bandwidth))
-    return -(delta * updated).sum(-1).mean(), (delta, bandwidth, particles)
+    return -(delta * updated).sum(-1).mean(), (delta, bandwidth, fixed)
 
 
 def init(config: SQLConfig, spec: Spec, key: Array) -> State:

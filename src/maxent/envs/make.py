@@ -14,8 +14,10 @@ from typing import Any
 import gymnasium
 from gymnasium.wrappers import TimeLimit
 
+from maxent.envs import tasks
 from maxent.errors import ConfigError
 
+tasks.register()
 EXTRAS = {"mujoco": "mujoco", "box2d": "box2d", "swig": "box2d", "pygame": "classic", "toy_text": "classic"}
 """What Gymnasium misses → the extra of this library that brings it."""
 

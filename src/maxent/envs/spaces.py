@@ -62,6 +62,22 @@ def environment_action(space: spaces.Space) -> Callable[[np.ndarray], Any]:
     return lambda action: action.reshape(space.shape).astype(space.dtype)
 
 
+def canonical_actions(space: spaces.Space, actions: Any) -> np.ndarray:
+    """A batch of the environment's own continuous actions as canonical ones, [batch, d].
+
+    Raises:
+        ValueError: where the space is not a Box, or the actions do not have its shape.
+    """
+    if not isinstance(space, spaces.Box):
+        raise ValueError(f"the action space is {space}: it must be Box")
+    actions = np.asarray(actions, np.float64)
+    if actions.shape[1:] != space.shape or actions.ndim == 0:
+        raise ValueError(f"the actions have shape {actions.shape}: it must be [batch, …] of {space.shape}")
+    low, high = (bound.ravel().astype(np.float64) for bound in (space.low, space.high))
+    flat = actions.reshape(len(actions), -1)
+    return ((2 * flat - low - high) / (high - low)).astype(np.float32)
+
+
 def _observation_leaves(space: spaces.Space, where: str) -> Tree:
     if isinstance(space, spaces.Dict):
         return {key: _observation_leaves(sub, f"{where}[{key!r}]") for key, sub in space.spaces.items()}

@@ -22,6 +22,9 @@ def environments() -> Iterator[str]:
     """The newest version of every environment that Gymnasium knows; the extra where one is missing."""
     import gymnasium
 
+    from maxent.envs import tasks
+
+    tasks.register()
     newest: dict[tuple[str | None, str], gymnasium.envs.registration.EnvSpec] = {}
     for spec in gymnasium.registry.values():
         key = (spec.namespace, spec.name)
