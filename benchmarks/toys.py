@@ -7,13 +7,14 @@ multigoal: after training, 1,000 sampled episodes from the centre; the share of 
 
 two-passage: ten members are trained with both passages open. Then the upper one is closed, and it is counted how many
 episodes still arrive, with sampled and with deterministic actions; and after how many steps of further learning, with
-a replay of its own, nine of ten evaluation episodes arrive.
+an empty replay and without random steps, nine of ten sampled episodes arrive.
 
 Networks, batches, step sizes, discounts and replays are the same for all algorithms; the temperature is the same for
 those that have one. Results of several calls are kept beside each other, by algorithm.
 """
 
 import argparse
+import dataclasses
 import json
 import shlex
 import sys
@@ -59,9 +60,7 @@ def settings(env: str, algorithm: str) -> Any:
 def train(env: str, algorithm: str, seeds: int, runs: Path) -> tuple[driver.Driver, float]:
     """A trained run, and how long it took."""
     steps = STEPS[env]
-    config = TrainConfig(
-        env, algorithm, steps=steps, seeds=seeds, eval_every=0, checkpoint_every=0, save_replay=False
-    )
+    config = TrainConfig(env, algorithm, steps=steps, seeds=seeds, eval_every=0, checkpoint_every=0, save_replay=False)
     run = driver.start(config, settings(env, algorithm), {}, out=str(runs / env.partition("/")[2] / algorithm))
     started = time.time()
     run.learn(steps, [lambda progress: print(algorithm, progress.rows[0], flush=True)])
@@ -91,7 +90,8 @@ def multigoal(algorithm: str, runs: Path) -> dict[str, Any]:
 def two_passage(algorithm: str, runs: Path) -> dict[str, Any]:
     """Arrivals with both passages open, with one blocked, and how long it takes to learn the other."""
     run, seconds = train(TWO_PASSAGE, algorithm, MEMBERS, runs)
-    blocked = driver.Driver(run.config, run.settings, Factory(TWO_PASSAGE, {"blocked": True}, 0))
+    at_once = dataclasses.replace(run.settings, learning_starts=0)
+    blocked = driver.Driver(run.config, at_once, Factory(TWO_PASSAGE, {"blocked": True}))
     blocked.loop.learned, blocked.loop.view = jax.tree.map(np.array, (run.loop.learned, run.loop.view))
     shares = {
         f"{name}, {kind}": arrivals(one, EPISODES // MEMBERS, kind == "sampled").tolist()
@@ -115,9 +115,8 @@ def arrivals(run: driver.Driver, episodes: int, explore: bool) -> np.ndarray:
 
 def relearn(run: driver.Driver) -> list[int | None]:
     """Steps of learning after which nine of ten sampled episodes arrive, of each member; None: not within the limit."""
-    loop, needed = run.loop, [None] * MEMBERS
-    loop.learns_from = 0 if False else loop.learns_from
-    for report in loop.run(RELEARN_AT_MOST, RELEARN_EVERY):
+    needed: list[int | None] = [None] * MEMBERS
+    for report in run.loop.run(RELEARN_AT_MOST, RELEARN_EVERY):
         for member, share in enumerate(arrivals(run, ARRIVALS, explore=True)):
             if share >= 0.9 and needed[member] is None:
                 needed[member] = report.step

@@ -1,4 +1,4 @@
-"""Soft Q-learning is what its paper says, to float64's precision; on problems with a known answer it finds the answer."""
+"""Soft Q-learning is what its paper says, to float64's precision; every setting means something."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -20,6 +20,7 @@ from maxent.errors import ConfigError
 from maxent.networks import MLP, Linear
 from maxent.settings import check, numbers, without_numbers
 from maxent.types import Leaf, Spec, Transition
+from oracles import X, log_integral
 from reference import sql_numpy as reference
 from reference.sac_numpy import Adam
 from test_sac import KEY, assert_close, assert_slopes_agree, compiled, make_batch, plain, plain_batch, plain_critics
@@ -189,8 +190,10 @@ def test_actions_are_draws_or_the_best_of_fixed_noise(float64: None) -> None:
     state, batch = initial_state(config), make_batch(0)
     setting = setting_of(config, state)
     critics, sampler = plain_critics(state.critics), plain(state.sampler)
-    act = compiled(partial(SQL.act, without_numbers(config), SPEC), explore=True)
-    greedy = compiled(partial(SQL.act, without_numbers(config), SPEC), explore=False)
+    act, greedy = (
+        compiled(lambda *given, explore=explore: SQL.act(without_numbers(config), SPEC, *given, explore))
+        for explore in (True, False)
+    )
     view, obs = SQL.view(state), np.asarray(batch.obs, np.float64)
     noise = np.asarray(jax.random.normal(KEY, (BATCH, 1, ACTIONS)))
     drawn, *rest = act(view, (), batch.obs, KEY)
@@ -222,14 +225,6 @@ def test_a_single_heavy_action_counts_alone() -> None:
     assert_allclose(efficiency, 0.25, rtol=1e-4)
 
 
-X = np.linspace(-1, 1, 20_001)
-
-
-def log_integral(log_f: np.ndarray) -> float:
-    """log ∫ exp(log_f) da over the box, on the grid X."""
-    return float(np.log(np.trapezoid(np.exp(log_f), X)))
-
-
 def fixed_sampler(*layers: tuple[list[list[float]], list[float]]) -> MLP:
     return MLP(tuple(Linear(jnp.array(w), jnp.array(b)) for w, b in layers), ())
 
@@ -252,20 +247,21 @@ FOLD = fixed_sampler(([[0.0, 0.0], [1.0, -1.0]], [0.0, 0.0]), ([[1.0], [1.0]], [
 def test_both_proposals_give_the_log_integral(kind: str) -> None:
     """V = α log ∫ exp(Q/α) da, where the sampler gives each action once; and actions have the density they claim."""
     action, log_q = propose(kind, STRETCH)
-    log_f = lambda a: 2 * a - 3 * (a - 0.1) ** 2  # noqa: E731
-    value, _ = sql.soft_value(0.7 * log_f(action)[None], log_q[None], 0.7)
-    assert_allclose(value, 0.7 * log_integral(log_f(X)), atol=0.01)
+    log_f, log_f_on_grid = (2 * a - 3 * (a - 0.1) ** 2 for a in (action, X))
+    value, _ = sql.soft_value(0.7 * log_f[None], log_q[None], 0.7)
+    assert_allclose(value, 0.7 * log_integral(log_f_on_grid), atol=0.01)
     edges = np.linspace(-0.9, 0.9, 19)
     order = np.argsort(action)
     density = np.interp(X, action[order], np.exp(log_q[order]))
-    expected = np.array([np.trapezoid(np.where((low <= X) & (X < high), density, 0), X) for low, high in zip(edges, edges[1:])])
+    within = [(low <= X) & (X < high) for low, high in zip(edges, edges[1:])]
+    expected = np.array([np.trapezoid(np.where(inside, density, 0), X) for inside in within])
     found, _ = np.histogram(action, edges)
     statistic = ((found - len(action) * expected) ** 2 / (len(action) * expected)).sum()
     assert stats.chi2.sf(statistic, len(expected)) > 1e-4
 
 
 def test_a_sampler_that_folds_counts_actions_as_often_as_it_gives_them() -> None:
-    """Then V is α log ∫ N(a) exp(Q/α) da, with N(a) the number of ξ that lead to a: the paper's density is too small."""
+    """V is then α log ∫ N(a) exp(Q/α) da, with N(a) the number of ξ that lead to a: the density is too small."""
     action, log_q = propose("sampler", FOLD)
     value, _ = sql.soft_value(action[None], log_q[None], 1.0)
     assert_allclose(value, log_integral(X + np.log(np.where(X > 0, 2, 1e-30))), atol=0.02)
@@ -275,130 +271,6 @@ def test_a_sampler_that_stands_still_gives_a_finite_value() -> None:
     """Its Jacobian is singular, as the paper warns."""
     action, log_q = propose("sampler", fixed_sampler(([[0.0], [0.0]], [0.3])), count=4)
     assert np.isfinite(sql.soft_value(action[None], log_q[None], 0.1)[0]).all()
-
-
-# Known answers -------------------------------------------------------------------------------------------------------
-
-ONE = Spec(obs=Leaf((1,), "float32"), action=Leaf((1,), "float32"))
-ALPHA = 0.5
-REWARDS: dict[str, Callable[[Any], Any]] = {
-    "one peak": lambda a: -2 * (a - 0.3) ** 2,
-    "two peaks": lambda a: ALPHA * jnp.logaddexp(-0.5 * ((a - 0.5) / 0.15) ** 2, -0.5 * ((a + 0.5) / 0.15) ** 2 - 0.7),
-}
-"""One-step rewards; the second peak of two holds a third of the probability."""
-
-
-def learn(config: SQLConfig, updates: int, draw: Callable[[jax.Array], Transition]) -> State:
-    """So many updates from batches of a known problem, in one scan."""
-    static = without_numbers(config)
-
-    def one(state: State, index: jax.Array) -> tuple[State, None]:
-        first, second = jax.random.split(jax.random.fold_in(KEY, index))
-        return SQL.update(static, ONE, state, draw(first), second, index)[0], None
-
-    state = SQL.init(config, ONE, jax.random.key(0))
-    return jax.jit(lambda s: jax.lax.scan(one, s, jnp.arange(updates, dtype=jnp.uint32))[0])(state)
-
-
-def one_step(reward: Callable[[Any], Any], key: jax.Array) -> Transition:
-    """Uniform actions in the one state there is, after each of which the episode ends."""
-    action, zero = jax.random.uniform(key, (64, 1), minval=-1.0, maxval=1.0), jnp.zeros(64)
-    obs = jnp.zeros((64, 1))
-    return Transition(obs, action, reward(action[:, 0]), zero, obs, zero, zero)
-
-
-def distances(config: SQLConfig, state: State, log_p: np.ndarray) -> tuple[float, float]:
-    """Of the sampler's actions in state 0 to the density p on X: Wasserstein, and total variation on twenty bins."""
-    noise = jax.random.normal(jax.random.key(5), (1, 20_000, 1))
-    action = np.tanh(np.asarray(sql.sample(config, state.sampler, jnp.zeros((1, 1)), noise)))[0, :, 0]
-    density = np.exp(log_p - log_integral(log_p))
-    cdf = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(X))])
-    found = np.searchsorted(np.sort(action), X) / len(action)
-    edges = np.linspace(-1, 1, 21)
-    bins, _ = np.histogram(action, edges)
-    return (
-        float(np.trapezoid(np.abs(found - cdf), X)),
-        0.5 * float(np.abs(bins / len(action) - np.diff(np.interp(edges, X, cdf))).sum()),
-    )
-
-
-def check_one_step(name: str, updates: int, wasserstein: float, variation: float, **options: Any) -> None:
-    config = SQLConfig(
-        learning_rate=5e-3, temperature=ALPHA, learning_rate_decay_updates=updates, hidden_sizes=(32, 32), **options
-    )
-    state = learn(config, updates, partial(one_step, REWARDS[name]))
-    truth = np.asarray(REWARDS[name](X))
-    q = np.asarray(sql.particle_q(config, state.critics, jnp.zeros((1, 1)), jnp.asarray(X, jnp.float32)[None, :, None]))[0]
-    value = ALPHA * log_integral(truth / ALPHA)
-    assert_allclose(ALPHA * log_integral(q / ALPHA), value, atol=0.02 * max(abs(value), ALPHA * np.log(2)))
-    found = distances(config, state, truth / ALPHA)
-    assert found[0] < wasserstein and found[1] < variation
-
-
-def test_the_sampler_finds_both_peaks_quickly() -> None:
-    """In 600 updates with sixteen particles: the soft value within 2 %, two thirds and one third of the actions."""
-    check_one_step("two peaks", 600, 0.06, 0.1, activation="tanh", kernel_particles=16)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", REWARDS)
-def test_the_sampler_draws_from_the_energy(name: str) -> None:
-    """Within 0.03 (Wasserstein, of a box of width 2) and a total variation of 0.06 on twenty bins."""
-    check_one_step(name, 3000, 0.03, 0.06)
-
-
-@pytest.mark.slow
-def test_the_published_code_aims_at_a_narrower_density() -> None:
-    """On the box, with its correction, the sampler draws from exp(Q/α) (1 - a²), and so not from exp(Q/α)."""
-    config = SQLConfig(
-        learning_rate=3e-3, temperature=ALPHA, learning_rate_decay_updates=3000, hidden_sizes=(32, 32),
-        kernel_space="action",
-    )  # fmt: skip
-    state = learn(config, 3000, partial(one_step, REWARDS["one peak"]))
-    truth = np.asarray(REWARDS["one peak"](X)) / ALPHA
-    assert distances(config, state, truth + np.log1p(-(X**2) + 1e-9))[1] < 0.06 < distances(config, state, truth)[1]
-
-
-# A linear system with quadratic costs: s' = A s + B a, r = -C s² - D a². The soft-optimal value is -p s² + v, with p from
-# the Riccati equation; the policy is normal, and well within the box.
-A, B, C, D, GAMMA, LQ_ALPHA = 0.6, 0.4, 1.0, 0.5, 0.8, 0.02
-
-
-def riccati() -> tuple[float, float, float]:
-    """p, v and the deviation of the actions."""
-    p = C
-    for _ in range(1000):
-        p = C + GAMMA * p * A**2 - (GAMMA * p * A * B) ** 2 / (D + GAMMA * p * B**2)
-    stiffness = D + GAMMA * p * B**2
-    return p, LQ_ALPHA / 2 * np.log(np.pi * LQ_ALPHA / stiffness) / (1 - GAMMA), (LQ_ALPHA / (2 * stiffness)) ** 0.5
-
-
-def linear_quadratic(key: jax.Array) -> Transition:
-    """Uniform states and actions."""
-    obs, action = jax.random.uniform(key, (2, 128, 1), minval=-1.0, maxval=1.0)
-    reward = -C * obs[:, 0] ** 2 - D * action[:, 0] ** 2
-    return Transition(obs, action, reward, jnp.full(128, GAMMA), A * obs + B * action, jnp.zeros(128), jnp.ones(128))
-
-
-@pytest.mark.slow
-def test_a_linear_system_is_worth_its_riccati_equation() -> None:
-    """Soft values within 2 % of the largest, and actions normal around -k s."""
-    p, v, std = riccati()
-    config = SQLConfig(
-        learning_rate=2e-3, temperature=LQ_ALPHA, learning_rate_decay_updates=4000, hidden_sizes=(64, 64),
-        value_particles=64, target_update_interval=1, tau=0.02, activation="silu",
-    )  # fmt: skip
-    state = learn(config, 4000, linear_quadratic)
-    s = np.linspace(-0.9, 0.9, 7)
-    actions = jnp.broadcast_to(jnp.asarray(X, jnp.float32)[None, :, None], (len(s), len(X), 1))
-    q = np.asarray(sql.particle_q(config, state.critics, jnp.asarray(s, jnp.float32)[:, None], actions))
-    value = [LQ_ALPHA * log_integral(row / LQ_ALPHA) for row in q]
-    assert_allclose(value, -p * s**2 + v, atol=0.02 * (p * 0.81 - v))
-    gain = GAMMA * p * A * B / (D + GAMMA * p * B**2)
-    noise = jax.random.normal(KEY, (len(s), 4000, 1))
-    drawn = np.tanh(np.asarray(sql.sample(config, state.sampler, jnp.asarray(s, jnp.float32)[:, None], noise)))[..., 0]
-    assert_allclose(drawn.mean(1), -gain * s, atol=0.2 * std)
-    assert_allclose(drawn.std(1), std, rtol=0.15)
 
 
 # Settings ------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,11 @@ RNG = np.random.default_rng(0)
 def test_it_is_the_sum_over_pairs(shape: tuple[int, int, int], scale: float) -> None:
     """The direction and the bandwidth agree with one pair at a time, whatever the numbers of particles."""
     count, points, d = shape
-    fixed, score, at = RNG.standard_normal((count, d)), RNG.standard_normal((count, d)), RNG.standard_normal((points, d))
+    fixed, score, at = (
+        RNG.standard_normal((count, d)),
+        RNG.standard_normal((count, d)),
+        RNG.standard_normal((points, d)),
+    )
     expected, h = stein_direction(fixed, score, at, scale)
     with jax.enable_x64(True):
         bandwidth = svgd.median_bandwidth(jnp.asarray(fixed), scale)

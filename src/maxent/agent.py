@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -22,7 +23,7 @@ from maxent.envs.make import Factory
 from maxent.errors import ConfigError
 from maxent.run import folder
 from maxent.run.driver import Callback, Driver, Evaluation
-from maxent.settings import build
+from maxent.settings import build, without_numbers
 from maxent.types import Tree
 
 VECTOR_KWARGS = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers")
@@ -88,6 +89,9 @@ class Agent:
         envs = None if vector is None else VectorEnvs(vector, config.seed)
         self._driver = Driver(config, settings, factory, envs, path)
         self._predictions = 0
+        programs = self._driver.programs
+        if programs.algorithm.q is not None:
+            self._q = jax.jit(partial(programs.algorithm.q, without_numbers(programs.config), programs.spec))
         if path is not None:
             folder.create(path, config, settings, self._env_kwargs)
 
@@ -190,8 +194,7 @@ class Agent:
                 spaces.write_observation(self.observation_space, observation, obs, (i,))
         except ValueError as error:
             raise ConfigError(f"q: {error}") from None
-        state = jax.tree.map(lambda x: x[member], driver.loop.learned.state)
-        return np.asarray(programs.algorithm.q(programs.config, programs.spec, state, obs, actions))
+        return np.asarray(self._q(jax.tree.map(lambda x: x[member], driver.loop.learned.state), obs, actions))
 
     def evaluate(
         self, n_episodes: int = 10, *, deterministic: bool = True, seed: int | None = None, member: int = 0

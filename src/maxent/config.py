@@ -186,7 +186,7 @@ class SQLConfig(ReplayConfig):
     @property
     def updated_particles(self) -> int:
         """How many of the kernel's particles are updated."""
-        return int(self.kernel_particles * self.kernel_update_ratio)
+        return round(self.kernel_particles * self.kernel_update_ratio)
 
     def conflicts(self) -> Iterator[Conflict]:
         """What is wrong between this config's settings."""

@@ -51,9 +51,7 @@ def rollouts(
     totals, running = [0.0] * episodes, list(range(episodes))
     while running:
         # All of them, so that one program serves to the end.
-        actions, _ = agent.predict(
-            np.stack([path[-1] for path in paths]), deterministic=deterministic, member=member
-        )
+        actions, _ = agent.predict(np.stack([path[-1] for path in paths]), deterministic=deterministic, member=member)
         for i in running[:]:
             obs, reward, terminated, truncated, infos[i] = envs[i].step(actions[i])
             paths[i].append(obs)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+Point = Sequence[float] | np.ndarray
 PIXELS = 400
 """Width and height of a picture."""
 PAPER, INK, WALL, GOAL = "white", "#0072b2", "#555555", "#d55e00"
@@ -20,17 +21,17 @@ class Canvas:
         self._image = Image.new("RGB", (PIXELS, PIXELS), PAPER)
         self._draw = ImageDraw.Draw(self._image)
 
-    def circle(self, centre: Sequence[float], radius: float, colour: str, filled: bool = True) -> None:
+    def circle(self, centre: Point, radius: float, colour: str, filled: bool = True) -> None:
         """A disc, or its rim."""
         (x, y), r = self._pixel(centre), radius * PIXELS / (2 * self._half_width)
         self._draw.ellipse((x - r, y - r, x + r, y + r), fill=colour if filled else None, outline=colour, width=2)
 
-    def box(self, low: Sequence[float], high: Sequence[float], colour: str) -> None:
+    def box(self, low: Point, high: Point, colour: str) -> None:
         """A filled rectangle between two corners."""
         (left, bottom), (right, top) = self._pixel(low), self._pixel(high)
         self._draw.rectangle((left, top, right, bottom), fill=colour)
 
-    def path(self, points: Sequence[Sequence[float]], colour: str) -> None:
+    def path(self, points: Sequence[Point], colour: str) -> None:
         """A line through the points."""
         if len(points) > 1:
             self._draw.line([self._pixel(p) for p in points], fill=colour, width=2)
@@ -39,7 +40,7 @@ class Canvas:
         """The picture, uint8 [height, width, 3]."""
         return np.asarray(self._image)
 
-    def _pixel(self, point: Sequence[float]) -> tuple[float, float]:
+    def _pixel(self, point: Point) -> tuple[float, float]:
         scale = PIXELS / (2 * self._half_width)
         return (float(point[0]) + self._half_width) * scale, (self._half_width - float(point[1])) * scale
 

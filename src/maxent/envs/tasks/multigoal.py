@@ -1,4 +1,4 @@
-"""Four goals, all equally good: which of them does a policy go to? (arXiv 1702.08165, section 5.1.)"""
+"""Four goals, all equally good, of which a policy may prefer one or visit all (arXiv 1702.08165, section 5.1)."""
 
 from typing import Any, ClassVar
 

@@ -1,4 +1,4 @@
-"""A wall with two passages: what does a policy do when the one it has learned is closed? (arXiv 1702.08165, fig. 6.)"""
+"""A wall with two passages, of which the better one may be closed after learning (arXiv 1702.08165, section 5)."""
 
 from typing import Any, ClassVar
 
