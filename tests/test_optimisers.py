@@ -90,3 +90,13 @@ def test_the_rate_falls_linearly_to_zero_and_stays_there(index: int, factor: flo
 
 def test_no_decay_is_a_factor_of_one() -> None:
     assert optimisers.linear_decay(0, jnp.uint32(10**6)) == 1.0
+
+
+@pytest.mark.parametrize(("index", "factor"), [(0, 1.0), (4, 1.0), (5, 0.1), (8, 0.1), (9, 0.01), (1000, 0.01)])
+def test_the_rate_falls_in_steps(index: int, factor: float) -> None:
+    """By its factor at each of the updates that are named."""
+    assert_allclose(optimisers.step_decay((5, 9), 0.1, jnp.uint32(index)), factor, rtol=1e-6)
+
+
+def test_no_steps_are_a_factor_of_one() -> None:
+    assert optimisers.step_decay((), 0.1, jnp.uint32(10**6)) == 1.0

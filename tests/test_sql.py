@@ -10,17 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium.wrappers import TimeLimit
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 from maxent.algorithms import sql
 from maxent.algorithms.sql import SQL, State
 from maxent.config import SQLConfig
+from maxent.envs.host import HostEnvs
+from maxent.envs.spaces import spec_of
 from maxent.errors import ConfigError
+from maxent.loops.host import HostLoop
+from maxent.loops.programs import Programs
 from maxent.networks import MLP, Linear
 from maxent.settings import check, numbers, without_numbers
 from maxent.types import Leaf, Spec, Transition
 from oracles import X, log_integral
+from probes import Alternating, Probe, Terminating, one_hot
 from reference import sql_numpy as reference
 from reference.sac_numpy import Adam
 from test_sac import KEY, assert_close, assert_slopes_agree, compiled, make_batch, plain, plain_batch, plain_critics
@@ -271,6 +277,35 @@ def test_a_sampler_that_stands_still_gives_a_finite_value() -> None:
     """Its Jacobian is singular, as the paper warns."""
     action, log_q = propose("sampler", fixed_sampler(([[0.0], [0.0]], [0.3])), count=4)
     assert np.isfinite(sql.soft_value(action[None], log_q[None], 0.1)[0]).all()
+
+
+# The whole loop ------------------------------------------------------------------------------------------------------
+
+
+def test_values_on_probes_are_known() -> None:
+    """What does not depend on actions earns the box's whole entropy, α log 2 a step: cut by a limit, and at an end."""
+    config = SQLConfig(
+        gamma=0.7, learning_rate=5e-3, temperature=0.5, tau=0.1, target_update_interval=1, hidden_sizes=(32,),
+        activation="tanh", batch_size=64, buffer_size=1500, learning_starts=100, value_particles=4, kernel_particles=4,
+    )  # fmt: skip
+    programs = Programs(SQL, config, spec_of(Probe.observation_space, Probe.action_space))
+    gamma, bonus = 0.7, 0.5 * np.log(2)
+    known: dict[type[Probe], list[float]] = {
+        Alternating: [
+            (1 + bonus * (gamma + gamma**2)) / (1 - gamma**2),
+            (gamma + bonus * (gamma + gamma**2)) / (1 - gamma**2),
+        ],
+        Terminating: [1 + gamma + gamma**2 + bonus * (gamma + gamma**2), 1 + gamma + bonus * gamma, 1.0],
+    }
+    for probe, expected in known.items():
+        loop = HostLoop(programs, HostEnvs(lambda probe=probe: TimeLimit(probe(), 3), [0], 2), [0], {})
+        for _ in loop.run(1600, 1600):
+            pass
+        state = jax.tree.map(lambda x: x[0], loop.learned.state)
+        obs = np.stack([one_hot(i) for i in range(len(expected))])
+        for action in (-0.8, 0.0, 0.8):
+            q = SQL.q(config, programs.spec, state, obs, np.full((len(obs), 1), action, np.float32))
+            assert_allclose(q, expected, rtol=0.06)
 
 
 # Settings ------------------------------------------------------------------------------------------------------------
