@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).parent.parent
 RESULTS, FIGURES = ROOT / "benchmarks" / "results", ROOT / "docs" / "figures"
-PAGES = {"README.md": "sac", "docs/architecture.md": "sac", "docs/tasks.md": "sql"} | {
+PAGES = {"README.md": "sac", "docs/architecture.md": "sac", "docs/tasks.md": "sql", "docs/survives.md": "sac"} | {
     f"docs/{name}.md": name for name in registry.ALGORITHMS
 }
 """Each page, and the algorithm whose results it shows."""
@@ -198,13 +198,29 @@ def two_passage() -> str:
     return "\n".join(lines)
 
 
+def chaos() -> str:
+    """The table of what killed runs ended with."""
+    records = load("chaos.json")
+    if not records:
+        return "Not measured yet: `python benchmarks/chaos.py` does."
+    lines = [
+        "| algorithm | environment | kills | of these before the first checkpoint | runs | identical at the end |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, r in records[0]["cases"].items():
+        cells = (name, r["env"], r["kills"], r["before_a_checkpoint"], r["runs"], r["identical"])
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    lines += ["", "SIGKILL at random instants of `benchmarks/chaos.py`, each followed by `maxent resume`."]
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Fill every block of every page."""
     for name, algo in PAGES.items():
         page = ROOT / name
         folder = "docs/" if page.parent == ROOT else ""
         blocks = {"learning": learning(folder, algo), "settings": settings(algo), "speed": speed(), "cost": cost()}
-        blocks |= {"multigoal": multigoal(folder), "two-passage": two_passage()}
+        blocks |= {"multigoal": multigoal(folder), "two-passage": two_passage(), "chaos": chaos()}
         text = page.read_text(encoding="utf-8")
         for name, block in blocks.items():
             pattern = rf"(<!-- results:{name} -->\n).*?(<!-- end -->)"

@@ -404,7 +404,7 @@ def test_all_that_vector_environments_put_into_the_replay_is_true(mode, ending):
     envs = vector(mode, ending, (3, 3))
     rows = ring.empty(envs.spec, 100, 1, 2)
     for _ in range(2):
-        rows = ring.cut(rows)
+        rows = ring.cut(rows, jnp.ones((1, 2), bool))
         stepped = envs.reset()
         rows = ring.add(rows, stepped.row)
         for _ in range(21):

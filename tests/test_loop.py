@@ -215,10 +215,13 @@ def test_rows_of_an_episode(ending, bootstrap):
 
 
 def test_going_on_elsewhere_cuts_like_a_time_limit():
+    """A clock shows how often it was reset, so its running episode cannot be brought back; the next step resets it."""
     loop = run(clock(5), 3)
-    loop.resume(loop.ring)
+    kept = loop.resume(loop.moment, loop.ring)
+    assert not kept.any()
+    run(loop, 4)
     rows = jax.tree.map(lambda x: np.array(x)[:5, 0, 0] if np.ndim(x) else x, loop.ring)
-    assert_array_equal(rows.obs, [[0, 0], [0, 1], [0, 2], [0, 3], [1, 0]])
+    assert_array_equal(rows.obs, [[0, 0], [0, 1], [0, 2], [0, 3], [2, 0]])
     assert_array_equal(rows.boundary, [False, False, False, True, False])
     assert_array_equal(rows.discount, 1)
 

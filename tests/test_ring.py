@@ -28,7 +28,7 @@ def add_all(real: ring.Ring, rows: Transition, count: int, cuts: jax.Array) -> r
     """The ring with the first `count` rows, cut before those that `cuts` marks."""
 
     def one(i: jax.Array, real: ring.Ring) -> ring.Ring:
-        real = jax.lax.cond(cuts[i], ring.cut, lambda r: r, real)
+        real = ring.cut(real, cuts[i])
         return ring.add(real, jax.tree.map(lambda x: x[i], rows))
 
     return jax.lax.fori_loop(0, count, one, real)
@@ -209,7 +209,7 @@ def test_the_last_steps_before_an_interruption_bootstrap():
 def test_cut_changes_one_flag():
     rows = rows_of(pattern("...T", 20))
     before, _ = filled(rows, CAPACITY)
-    after = ring.cut(before)
+    after = ring.cut(before, jnp.ones((MEMBERS, ENVS), bool))
     newest = (20 - 1) % CAPACITY
     assert bool(after.boundary[newest].all())
     changed = jax.tree.map(lambda a, b: np.array(a != b), before, after)

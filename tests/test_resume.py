@@ -1,0 +1,279 @@
+"""What a run survives: stopped anywhere, it goes on with the same bits; what goes wrong is said."""
+
+import csv
+import json
+import os
+import signal
+from pathlib import Path
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import tiny
+from maxent import registry
+from maxent.config import TrainConfig
+from maxent.envs.host import HostEnvs
+from maxent.errors import CheckpointError, ConfigError, EnvironmentFault, Terminated, TrainingFault
+from maxent.replay import ring
+from maxent.run import checkpoint, driver, folder, guards
+from maxent.settings import build
+
+SMALL = {"hidden_sizes": [8], "batch_size": 8}
+REPLAY = SMALL | {"learning_starts": 30, "buffer_size": 400}
+EVERY = {"log_every": 50, "eval_every": 100, "eval_episodes": 1, "checkpoint_every": 50, "max_episode_steps": 60}
+CLOCKS = ("wall_time", "steps_per_second")
+LOST = pytest.mark.filterwarnings("ignore:.* could not be brought back")
+
+
+def begin(path: Path, algo: str, env: str, settings: dict, **train) -> driver.Driver:
+    config = build(TrainConfig, {"env": env, "algo": algo, "steps": 200} | EVERY | train, "train")
+    return driver.start(config, build(registry.entry(algo).config, settings, algo), {}, str(path))
+
+
+def stop_after(run: driver.Driver, steps: int, how=None) -> None:
+    """Let `how` happen, or the loop stop, while it takes its step of that number."""
+    take, left = run.envs.step, [steps // run.envs.shape[1]]
+
+    def step(obs, action):
+        left[0] -= 1
+        if not left[0]:
+            if how is None:
+                run.loop.stopping = True
+            else:
+                how()
+        return take(obs, action)
+
+    run.envs.step = step
+
+
+def all_of(run: driver.Driver) -> dict[str, np.ndarray]:
+    """Everything that a run is, by name."""
+    loop = run.loop
+    tree = (loop.learned, loop.ring, loop.moment, [loop.step, loop.updates, loop.learns_from])
+    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in paths}
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{name: value for name, value in row.items() if name not in CLOCKS} for row in csv.DictReader(file)]
+
+
+CASES = {
+    "one member, one environment": ("sac", "Pendulum-v1", REPLAY, {}, 123),
+    "members and environments": ("sac", "Pendulum-v1", REPLAY | {"n_step": 3}, {"seeds": 2, "envs": 2}, 124),
+    "noise with a memory": ("td3", "Pendulum-v1", REPLAY | {"noise_reversion": 0.2}, {}, 77),
+    "choices": ("sac_discrete", "CartPole-v1", REPLAY, {"envs": 2}, 150),
+    "rollouts": ("ppo", "CartPole-v1", SMALL | {"rollout_length": 32, "epochs": 2}, {"envs": 2}, 90),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_stopped_run_ends_with_the_same_bits(case, tmp_path):
+    """Stopped in the middle of a period and of episodes, by a signal or by a loss of everything since a checkpoint."""
+    algo, env, settings, train, stop = CASES[case]
+    whole = begin(tmp_path / "whole", algo, env, settings, **train)
+    whole.learn(200)
+    stopped = begin(tmp_path / "stopped", algo, env, settings, **train)
+    stop_after(stopped, stop)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.learn(200)
+    assert stopped.loop.step == stop and not stopped.loop.stepped.row.boundary.all()
+    again = driver.reopen(tmp_path / "stopped")
+    before, after = all_of(stopped), all_of(again)
+    assert before.keys() == after.keys()
+    for name, array in before.items():
+        assert array.tobytes() == after[name].tobytes(), name
+    again.learn(200)
+    expected = all_of(whole)
+    for name, array in all_of(again).items():
+        assert array.tobytes() == expected[name].tobytes(), name
+    for file in (folder.PROGRESS, folder.EVALUATIONS):
+        assert table(tmp_path / "stopped" / file) == table(tmp_path / "whole" / file)
+    assert again._recent == whole._recent and again.best == whole.best
+
+
+def test_after_a_kill_the_last_checkpoint_leads_to_the_same_bits(tmp_path):
+    algo, env, settings, train, _ = CASES["one member, one environment"]
+    whole = begin(tmp_path / "whole", algo, env, settings, **train)
+    whole.learn(200)
+    killed = begin(tmp_path / "killed", algo, env, settings, **train)
+    killed.learn(150)
+    newest = checkpoint.find(tmp_path / "killed" / folder.CHECKPOINTS)[-1]
+    (newest / checkpoint.MANIFEST).unlink()  # as if the process had died while it wrote this one
+    again = driver.reopen(tmp_path / "killed")
+    assert again.loop.step == 100
+    again.learn(200)
+    expected = all_of(whole)
+    for name, array in all_of(again).items():
+        assert array.tobytes() == expected[name].tobytes(), name
+    assert table(tmp_path / "killed" / folder.PROGRESS) == table(tmp_path / "whole" / folder.PROGRESS)
+
+
+def test_a_damaged_checkpoint_is_skipped_and_kept_aside(tmp_path):
+    run = begin(tmp_path / "run", "sac", "Pendulum-v1", REPLAY)
+    run.learn(150)
+    newest = checkpoint.find(run.path / folder.CHECKPOINTS)[-1]
+    state = newest / checkpoint.STATE
+    state.write_bytes(state.read_bytes()[:-1] + b"\xff")
+    with pytest.warns(
+        UserWarning, match=f"{checkpoint.STATE} does not have the checksum.*going back to step-000000100"
+    ):
+        again = driver.reopen(run.path)
+    assert again.loop.step == 100
+    assert (newest.parent / f"damaged-{newest.name}").is_dir() and not newest.exists()
+    again.learn(150)
+    assert driver.reopen(run.path).loop.step == 150
+
+
+@LOST
+def test_an_environment_that_does_not_repeat_itself_is_told_of_once(tmp_path):
+    env = gymnasium.make("Pendulum-v1")
+    config = TrainConfig("Pendulum-v1", steps=50, log_every=50, eval_every=0, checkpoint_every=0)
+    run = driver.start(config, build(registry.entry("sac").config, REPLAY, "sac"), {}, str(tmp_path / "run"))
+    run.learn(50)
+    env.close()
+    again = driver.reopen(run.path)
+    moment = run.loop.moment
+    other = moment.journal._replace(actions=moment.journal.actions + np.float32(0.01))
+    assert not again.envs.restore(other, moment.stepped).any()
+    assert again.envs.restore(moment.journal, moment.stepped).all()
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    run = begin(tmp_path / "run", "sac", "Pendulum-v1", REPLAY)
+    with folder.locked(run.path), pytest.raises(ConfigError, match="another process is training in .*: wait for it"):
+        run.learn(50)
+    assert run.loop.step == 0 and run.learn(50)
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_signals_save_and_say_which(number, error, tmp_path):
+    run = begin(tmp_path / "run", "sac", "Pendulum-v1", REPLAY)
+    stop_after(run, 71, lambda: os.kill(os.getpid(), number))
+    usual = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(error) as raised:
+        run.learn(200)
+    assert raised.type is error and signal.getsignal(signal.SIGTERM) is usual
+    assert driver.reopen(run.path).loop.step == 71
+
+
+# --- guards -------------------------------------------------------------------------------------------------
+
+FINE = {"step": 5, "member": 0, "seed": 7, "temperature": 0.2, "entropy": -1.0, "q_mean": 50.0, "critic_loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "finite", "expected"),
+    [
+        ({}, True, ""),
+        ({"critic_loss": float("nan")}, True, "critic_loss is nan; .*learning_rate"),
+        ({"q_mean": float("inf")}, True, "q_mean is inf"),
+        ({}, False, "a parameter is not finite"),
+        ({"temperature": 1e-9}, True, "the temperature has died: 1e-09; .*target_entropy"),
+        ({"temperature": 1e5}, True, r"the temperature explodes: 1e\+05; .*target_entropy"),
+        ({"temperature": 0.0}, True, ""),
+        ({"q_mean": 1199.0}, True, ""),
+        ({"q_mean": -1201.0}, True, "Q diverges: its mean is -1.2e.03, and rewards of at most 1 allow 120; .*utd"),
+    ],
+)
+def test_guards(change, finite, expected):
+    """The bound on Q: ten times (1 + 0.2) / (1 - 0.99)."""
+    faults = guards.find([FINE, FINE | change | {"member": 1}], [True, finite], [1.0, 1.0], 0.99)
+    assert len(faults) == bool(expected)
+    if expected:
+        with pytest.raises(TrainingFault, match=r"member 1 \(seed 7\) at step 5: " + expected):
+            raise TrainingFault(str(faults[0]))
+
+
+def test_a_fault_stops_the_run_with_the_last_checkpoint_from_before(tmp_path):
+    run = begin(tmp_path / "run", "sac", "Pendulum-v1", REPLAY)
+    run.learn(100)
+    learned = run.loop.learned
+    bad = learned.state._replace(log_temperature=jnp.full_like(learned.state.log_temperature, jnp.nan))
+    run.loop.learned = learned._replace(state=bad)
+    with pytest.raises(TrainingFault, match="member 0 .seed 0. at step 150"):
+        run.learn(200)
+    report = json.loads((run.path / folder.FAULT).read_text())
+    assert report["faults"][0]["step"] == 150 and report["last"][0]["temperature"] == "nan"
+    assert driver.reopen(run.path).loop.step == 100
+
+
+def test_rollback_goes_on_with_other_random_numbers(tmp_path, monkeypatch):
+    """Twice it meets the same fault, once it does not."""
+    run = begin(tmp_path / "run", "sac", "Pendulum-v1", REPLAY, on_fault="rollback")
+    run.learn(100)
+    find, calls, roots = guards.find, [], []
+
+    def fails_twice(rows, *rest):
+        calls.append(rows[0]["step"])
+        roots.append(jax.random.key_data(run.loop.roots).tolist())
+        fault = guards.Fault(rows[0]["step"], 0, 0, "it fails", "nothing")
+        return [fault] if len(calls) < 3 else find(rows, *rest)
+
+    monkeypatch.setattr(guards, "find", fails_twice)
+    warned: list[str] = []
+    run.warn = warned.append
+    run.learn(200)
+    assert calls == [150, 150, 150, 200] and run.attempt == 2
+    assert [("it fails" in w and "going back to step 100" in w) for w in warned] == [True, True]
+    assert roots[0] != roots[1] != roots[2] == roots[3] and roots[0] != roots[2]
+    assert [row["step"] for row in table(run.path / folder.PROGRESS)] == ["50", "100", "150", "200"]
+    again = driver.reopen(run.path)
+    assert again.attempt == 2 and jax.random.key_data(again.loop.roots).tolist() == roots[3]
+
+
+# --- environments that fail -----------------------------------------------------------------------------------
+
+
+class Failing(tiny.Clock):
+    """Raises, or shows a NaN, at the fourth step that any of its kind takes, and every fourth after."""
+
+    steps = 0
+    how = "raises"
+
+    def step(self, action):
+        type(self).steps += 1
+        obs, *rest = super().step(action)
+        if self.steps % 4 == 0:
+            if self.how == "raises":
+                raise RuntimeError("the cable came off")
+            obs[1] = np.nan
+        return obs, *rest
+
+
+@pytest.mark.parametrize(("how", "message"), [("raises", "RuntimeError: the cable came off"), ("nan", "obs")])
+def test_a_failing_environment_is_made_anew_and_its_episode_cut(how, message):
+    """All that the ring gives happened: the step that failed is in none of it, and a reset never follows a step."""
+    Failing.steps, Failing.how = 0, how
+    envs = HostEnvs(lambda: Failing(7), [0], 1, restarts=5)
+    rows, stepped = ring.empty(envs.spec, 100, 1, 1), envs.reset()
+    rows = ring.add(rows, stepped.row)
+    while len(envs.faults) < 5:
+        stepped = envs.step(stepped.obs, np.zeros((1, 1, 1), np.float32))
+        rows = ring.add(ring.cut(rows, jnp.array(stepped.failed)), stepped.row)
+    assert all(message in fault or "nan" in fault for fault in envs.faults)
+    assert "environment 0 of member 0, episode 0" in envs.faults[0] and "step 4" in envs.faults[0]
+    batch = jax.device_get(ring.sample(rows, jax.random.split(jax.random.key(0), 1), 2048, 1, jnp.ones(1)))
+    obs, next_obs = batch.obs[0], batch.next_obs[0]
+    assert_array_equal(next_obs - obs, np.tile([0.0, 1.0], (len(obs), 1)))
+    assert set(next_obs[:, 1]) == {1, 2, 3} and (batch.discount == 1).all()
+    with pytest.raises(EnvironmentFault, match="step 4"):
+        for _ in range(5):
+            stepped = envs.step(stepped.obs, np.zeros((1, 1, 1), np.float32))
+
+
+def test_a_journal_that_does_not_fit_is_damage(tmp_path):
+    run = begin(tmp_path / "run", "sac", "Pendulum-v1", REPLAY)
+    run.learn(50)
+    loop, moment = run.loop, run.loop.moment
+    assert len(moment.journal.actions) == 50
+    short = moment._replace(journal=moment.journal._replace(actions=moment.journal.actions[1:]))
+    counters = checkpoint.read_manifest(checkpoint.find(run.path / folder.CHECKPOINTS)[-1])["counters"]
+    checkpoint.save(run.path / folder.CHECKPOINTS, 50, loop.learned, short, counters, loop.ring)
+    with pytest.raises(CheckpointError, match="damaged journal"):
+        driver.reopen(run.path)
