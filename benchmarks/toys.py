@@ -16,8 +16,6 @@ those that have one. Results of several calls are kept beside each other, by alg
 import argparse
 import dataclasses
 import json
-import shlex
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -140,19 +138,19 @@ def main() -> None:
         if algorithm not in registry.ALGORITHMS:
             print(f"{algorithm} is not there yet")
             continue
-        result = TASKS[arguments.task](algorithm, arguments.runs)
-        path = RESULTS / f"{arguments.task}.json"
-        record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"algorithms": {}}
-        record |= {
-            "command": shlex.join(["python", *sys.argv]),
+        origin = {
+            "command": f"python benchmarks/toys.py {arguments.task} --algorithms {algorithm}",
             "versions": folder.versions(),
             "machine": folder.machine(),
             "git": folder.git_revision(),
         }
+        result = origin | TASKS[arguments.task](algorithm, arguments.runs)
+        path = RESULTS / f"{arguments.task}.json"
+        record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"algorithms": {}}
         record["algorithms"][algorithm] = result
         RESULTS.mkdir(exist_ok=True)
         path.write_text(json.dumps(record, indent=1, default=list), encoding="utf-8")
-        print(algorithm, {k: v for k, v in result.items() if k != "settings"})
+        print(algorithm, {k: v for k, v in result.items() if k not in (*origin, "settings")})
 
 
 if __name__ == "__main__":

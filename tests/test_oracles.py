@@ -19,7 +19,7 @@ ALPHA = 0.5
 
 
 def one_peak(a: Any) -> Any:
-    return -2 * (a - 0.3) ** 2
+    return 1 - 2 * (a - 0.3) ** 2
 
 
 def two_peaks(a: Any) -> Any:

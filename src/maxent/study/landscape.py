@@ -78,6 +78,7 @@ def draw(
     """
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     space = agent.action_space
     if not isinstance(space, gymnasium.spaces.Box) or space.shape != (2,):
@@ -92,6 +93,8 @@ def draw(
         plane.set(title=f"{episodes} sampled paths", aspect="equal")
         for number, (axes, state) in enumerate(zip(panels, states), 1):
             _draw_state(axes, agent, np.asarray(state, np.float32), samples, member)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.yaxis.set_major_locator(MaxNLocator(4))
             axes.set_title(f"{number}: Q and actions at ({', '.join(f'{x:g}' for x in state)})")
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out)
