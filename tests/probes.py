@@ -87,3 +87,34 @@ class Target(Probe):
 
 def one_hot(state: int) -> np.ndarray:
     return np.eye(STATES, dtype=np.float32)[state]
+
+
+class Lease(gymnasium.Env):
+    """One decision: take 1 and it ends, or 0.4 for staying. Then a time limit cuts it, or, of another sort, an end does.
+
+    The observation tells the sort, as bytes, as a choice and as a number. Where a time limit cuts, staying is worth
+    0.4 / (1 - γ): with γ = 0.9 more than taking, unless what a time limit cuts counts as ended, or what ends as cut.
+    """
+
+    observation_space = spaces.Dict(
+        image=spaces.Box(0, 255, (2, 2, 1), np.uint8), choice=spaces.Discrete(2, start=3), vector=spaces.Box(-1, 1, (1,))
+    )
+
+    def __init__(self, actions: str = "continuous") -> None:
+        continuous = actions == "continuous"
+        self.action_space = spaces.Box(-1, 1, (2,)) if continuous else spaces.MultiDiscrete([2, 2])
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
+        super().reset(seed=seed)
+        self.sort = int(self.np_random.integers(2))
+        return self.seen(self.sort), {}
+
+    def step(self, action: np.ndarray) -> tuple[dict, float, bool, bool, dict]:
+        stays = bool(action[0] > 0)
+        cut = stays and self.sort == 0
+        return self.seen(self.sort), 0.4 if stays else 1.0, not cut, cut, {}
+
+    @staticmethod
+    def seen(sort: int) -> dict[str, Any]:
+        image = np.full((2, 2, 1), 255 * sort, np.uint8)
+        return {"image": image, "choice": np.int64(3 + sort), "vector": np.float32([2 * sort - 1])}

@@ -188,7 +188,7 @@ def update(
 
     def descend(carry: tuple[Params, Tree], rows: Array) -> tuple[tuple[Params, Tree], Tree]:
         params, opt = carry
-        minibatch = jax.tree.map(lambda x: x[rows], rollout)
+        minibatch = jax.tree.map(lambda x: jnp.take(x, rows, 0), rollout)
         (_, reported), gradient = jax.value_and_grad(loss, argnums=3, has_aux=True)(
             config, spec, numbers, params, minibatch
         )
