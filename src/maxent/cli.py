@@ -4,6 +4,7 @@ JAX and Gymnasium are imported within the commands, so that help and most errors
 options is in `maxent.run.arguments`.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "Maximum-entropy reinforcement learning in JAX. `maxent COMMAND --help` explains every option."
 BAD_INPUT, INTERRUPTED = 2, 130
-"""Exit codes: of every error that names its cause, and of a Ctrl-C."""
+"""Exit codes: of every error that names its cause, or of a fault that `check` found, and of a Ctrl-C."""
 
 RunFolder = Annotated[Positional[str], arg(metavar="RUN")]
 EnvArguments = Annotated[dict, arg(name="env.KEY", metavar="VALUE", help_behavior_hint="")]
@@ -88,6 +89,44 @@ class Resume:
             folder.write_config(Path(self.run), driver.with_total(config, total), settings, env_kwargs)
         folder.record_command(Path(self.run))
         return console.train(run, total)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Find what is wrong with an environment before anything trains on it. Exit code 2 where training cannot work."""
+
+    env: Annotated[Positional[str], arg(metavar="ENV")]
+    """Gymnasium id, or module:Name of your own class, factory or registered id."""
+    episodes: int = setting(3, low=1)
+    """Episodes of random actions to play; more where they are short."""
+    steps: int = setting(1000, low=1)
+    """Steps after which an episode is left that has not ended."""
+    max_episode_steps: int = setting(0, low=0)
+    """Time limit of an episode, as of train; 0 keeps the environment's own."""
+    json: bool = False
+    """Print JSON: env, fault, findings (each with check, severity, found, advice, entries)."""
+    env_kwargs: EnvArguments = field(default_factory=dict)
+    """Argument of the environment's constructor."""
+
+    def __call__(self) -> int:
+        """Check and print; the exit code."""
+        from maxent.envs.check import check
+        from maxent.run import findings
+
+        with contextlib.redirect_stdout(sys.stderr):  # what the environment itself may print
+            found = check(
+                self.env,
+                env_kwargs=self.env_kwargs,
+                max_episode_steps=self.max_episode_steps,
+                episodes=self.episodes,
+                steps=self.steps,
+            )
+        fault = any(f.severity == "fault" for f in found)
+        if self.json:
+            print(json.dumps({"env": self.env, "fault": fault, "findings": [f._asdict() for f in found]}))
+        else:
+            findings.show(found)
+        return BAD_INPUT if fault else 0
 
 
 @dataclass(frozen=True)
@@ -224,6 +263,7 @@ class List:
 
 COMMANDS: dict[str, type] = {
     "train": Train, "resume": Resume, "eval": Eval, "record": Record, "play": Play, "plot": Plot, "list": List,
+    "check": Check,
 }  # fmt: skip
 
 
