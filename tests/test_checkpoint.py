@@ -241,11 +241,11 @@ def test_whatever_is_wrong_in_a_manifest_is_a_checkpoint_error(saved):
     assert seen == []
 
 
-@pytest.mark.parametrize(("key", "value"), [("version", 2), ("version", 0), ("format", "other")])
+@pytest.mark.parametrize(("key", "value"), [("version", 3), ("version", 1), ("format", "other")])
 def test_another_format_is_refused(saved, key, value):
     manifest = json.loads((saved / checkpoint.MANIFEST).read_text())
     (saved / checkpoint.MANIFEST).write_text(json.dumps(manifest | {key: value}))
-    refused(saved, str(value), "maxent-checkpoint 1", "run.json")
+    refused(saved, str(value), "maxent-checkpoint 2", "run.json")
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/b", "..", ".", ""])
@@ -471,7 +471,9 @@ def test_a_run_without_a_checkpoint_is_refused(train):
 
 def test_a_damaged_counter_is_a_checkpoint_error(train):
     run = train(False)
-    file = checkpoint.find(run.path / folder.CHECKPOINTS)[-1] / checkpoint.MANIFEST
+    older, newest = checkpoint.find(run.path / folder.CHECKPOINTS)
+    shutil.rmtree(older)
+    file = newest / checkpoint.MANIFEST
     manifest = json.loads(file.read_text())
     for counters in ({}, None, manifest["counters"] | {"step": "x"}):
         file.write_text(json.dumps(manifest | {"counters": counters}))
