@@ -92,6 +92,7 @@ SAC_ORACLE = SACConfig(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_sac_solves_one_step() -> None:
     """A narrow peak within the box, which a squashed Gaussian fits."""
     assert_as_good_as(SAC, SAC_ORACLE, one_step(one_peak, 0.02), 3000)
