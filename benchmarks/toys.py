@@ -23,6 +23,7 @@ from typing import Any
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import maxent
@@ -90,7 +91,7 @@ def two_passage(algorithm: str, runs: Path) -> dict[str, Any]:
     run, seconds = train(TWO_PASSAGE, algorithm, MEMBERS, runs)
     at_once = dataclasses.replace(run.settings, learning_starts=0)
     blocked = driver.Driver(run.config, at_once, Factory(TWO_PASSAGE, {"blocked": True}))
-    blocked.loop.learned, blocked.loop.view = jax.tree.map(np.array, (run.loop.learned, run.loop.view))
+    blocked.loop.learned = jax.tree.map(jnp.array, run.loop.learned)
     shares = {
         f"{name}, {kind}": arrivals(one, EPISODES // MEMBERS, kind == "sampled").tolist()
         for name, one in (("open", run), ("blocked", blocked))

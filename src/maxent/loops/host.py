@@ -17,6 +17,7 @@ import numpy as np
 
 from maxent import streams
 from maxent.envs.host import Envs, Episode, Journal, Stepped
+from maxent.errors import TrainingFault
 from maxent.loops.programs import Learned, Programs
 from maxent.replay import ring
 from maxent.types import Tree
@@ -146,7 +147,11 @@ class HostLoop:
             action, self.carry, extras = programs.act(
                 self.view, self.carry, stepped.obs, stepped.starts, self.roots, step, explore=True
             )
-        return np.asarray(action), extras
+        action = np.asarray(action)
+        if not np.isfinite(action).all():
+            member = int(np.argmin(np.isfinite(action).reshape(len(action), -1).all(1)))
+            raise TrainingFault(f"member {member} at step {self.step:,}: its policy gives actions that are not finite")
+        return action, extras
 
     def _report(self) -> Report:
         learned = self.learned

@@ -104,6 +104,7 @@ class Driver:
         self._episodes = [0] * config.seeds
         self._warned = False
         self._cut = 0
+        self._last_rows: Sequence[Row] = []
         self._stopped_by: type[BaseException] = KeyboardInterrupt
 
     def learn(self, total: int, callbacks: Sequence[Callback] = ()) -> bool:
@@ -143,7 +144,8 @@ class Driver:
         ]
         try:
             finished = self._learn(total, callbacks, loggers)
-        except TrainingFault:
+        except TrainingFault as fault:
+            guards.write_report(path / folder.FAULT, fault, self._last_rows)
             raise
         except BaseException:
             self.save(path)
@@ -334,14 +336,13 @@ class Driver:
 
     def _refuse_faults(self, report: Report, rows: Sequence[Row]) -> None:
         """A TrainingFault where a member has gone wrong; what failing environments said is passed on."""
+        self._last_rows = rows
         for fault in self.envs.faults:
             self.warn(f"{fault}; it was made anew, and its episode cut")
         self.envs.faults.clear()
         gamma = float(np.max(self.loop.learned.state.numbers["gamma"]))
         faults = guards.find(rows, report.finite.tolist(), self.envs.largest_reward.tolist(), gamma)
         if faults:
-            if self.path is not None:
-                guards.write_report(self.path / folder.FAULT, faults, rows)
             raise TrainingFault("; ".join(map(str, faults)))
 
     def _warn_of_scale(self, rows: Sequence[Row]) -> None:

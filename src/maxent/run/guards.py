@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from maxent.errors import TrainingFault
 from maxent.run.loggers import Row
 
 DEAD, EXPLODED = 1e-8, 1e4
@@ -45,13 +46,10 @@ def find(rows: Sequence[Row], finite: Sequence[bool], largest_rewards: Sequence[
     return faults
 
 
-def write_report(path: Path, faults: Sequence[Fault], rows: Sequence[Row]) -> None:
+def write_report(path: Path, fault: TrainingFault, rows: Sequence[Row]) -> None:
     """What was found, where, and the last statistics, as JSON."""
-    report = {
-        "faults": [fault._asdict() for fault in faults],
-        "last": [{k: str(v) for k, v in r.items()} for r in rows],
-    }
-    path.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    last = [{name: str(value) for name, value in row.items()} for row in rows]
+    path.write_text(json.dumps({"fault": str(fault), "last": last}, indent=1), encoding="utf-8")
 
 
 def _not_finite(numbers: dict[str, float], whole: bool) -> tuple[str, str]:
