@@ -15,7 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from maxent.config import SACConfig, SACDiscreteConfig, TrainConfig
+from maxent.config import (
+    DDPGConfig,
+    PPOConfig,
+    SACConfig,
+    SACDiscreteConfig,
+    SACV1Config,
+    TD3Config,
+    TrainConfig,
+)
 from maxent.run import driver, folder
 from maxent.run.loggers import read_csv
 
@@ -26,6 +34,13 @@ TASKS = {
     "bipedal": (TrainConfig("BipedalWalker-v3", steps=300_000), SACConfig(learning_rate=1e-3)),
     "lunar": (TrainConfig("LunarLanderContinuous-v3", steps=300_000), SACConfig()),
     "cheetah": (TrainConfig("HalfCheetah-v5", steps=300_000), SACConfig()),
+    "cheetah-td3": (TrainConfig("HalfCheetah-v5", "td3", steps=300_000), TD3Config()),
+    "cheetah-ddpg": (TrainConfig("HalfCheetah-v5", "ddpg", steps=300_000), DDPGConfig()),
+    "cheetah-sac-v1": (TrainConfig("HalfCheetah-v5", "sac_v1", steps=300_000), SACV1Config()),
+    "cheetah-ppo": (
+        TrainConfig("HalfCheetah-v5", "ppo", steps=1_000_000, seeds=3, eval_every=50_000),
+        PPOConfig(learning_rate_decay_updates=488),
+    ),
     "cartpole": (
         TrainConfig("CartPole-v1", "sac_discrete", steps=100_000, seeds=5),
         SACDiscreteConfig(

@@ -31,6 +31,10 @@ TARGETS = {
     "bipedal": "median ≥ 300, mean ≥ 280",
     "lunar": "mean ≥ 250",
     "cheetah": "mean ≥ 7,500",
+    "cheetah-td3": "mean ≥ 6,500",
+    "cheetah-ddpg": "mean ≥ 5,500",
+    "cheetah-sac-v1": "mean ≥ 5,000",
+    "cheetah-ppo": "mean ≥ 2,800",
     "cartpole": "500 in every episode",
     "lunar-discrete": "mean ≥ 230",
 }
