@@ -79,19 +79,9 @@ class ActorCriticConfig(ReplayConfig):
 
 
 @dataclass(frozen=True)
-class SACConfig(ActorCriticConfig):
-    """Soft Actor-Critic with twin critics and automatic temperature (arXiv 1812.05905)."""
+class SquashedGaussianConfig(ActorCriticConfig):
+    """What the forms of Soft Actor-Critic with a tanh-squashed Gaussian policy share."""
 
-    temperature_learning_rate: float | Auto = setting("auto", low=0, swept=True)
-    """Step size of the logarithm of the temperature; "auto" follows learning_rate."""
-    temperature: float | Auto = setting("auto", low=0, swept=True)
-    """Weight of the entropy against the reward: "auto" learns it so that the entropy meets target_entropy."""
-    initial_temperature: float = setting(1.0, above=0, swept=True)
-    """Where a learned temperature starts."""
-    target_entropy: float | Auto = setting("auto", swept=True)
-    """Entropy, in nats over the action box [-1, 1]^d, that a learned temperature aims at; "auto" is -d."""
-    state_dependent_std: bool = True
-    """Whether the policy's standard deviation depends on the observation; without, one learned vector serves all."""
     log_std_min: float = -20.0
     """Lower bound of the logarithm of the policy's standard deviation, before squashing."""
     log_std_max: float = 2.0
@@ -105,7 +95,23 @@ class SACConfig(ActorCriticConfig):
 
 
 @dataclass(frozen=True)
-class SACV1Config(ActorCriticConfig):
+class SACConfig(SquashedGaussianConfig):
+    """Soft Actor-Critic with twin critics and automatic temperature (arXiv 1812.05905)."""
+
+    temperature_learning_rate: float | Auto = setting("auto", low=0, swept=True)
+    """Step size of the logarithm of the temperature; "auto" follows learning_rate."""
+    temperature: float | Auto = setting("auto", low=0, swept=True)
+    """Weight of the entropy against the reward: "auto" learns it so that the entropy meets target_entropy."""
+    initial_temperature: float = setting(1.0, above=0, swept=True)
+    """Where a learned temperature starts."""
+    target_entropy: float | Auto = setting("auto", swept=True)
+    """Entropy, in nats over the action box [-1, 1]^d, that a learned temperature aims at; "auto" is -d."""
+    state_dependent_std: bool = True
+    """Whether the policy's standard deviation depends on the observation; without, one learned vector serves all."""
+
+
+@dataclass(frozen=True)
+class SACV1Config(SquashedGaussianConfig):
     """Soft Actor-Critic with a value network and a reward scale (arXiv 1801.01290)."""
 
     value_learning_rate: float | Auto = setting("auto", low=0, swept=True)
@@ -116,16 +122,6 @@ class SACV1Config(ActorCriticConfig):
     """Updates for each move of the target network; 1000, with tau = 1, is the paper's hard variant."""
     regularization: float = setting(0.0, low=0, swept=True)
     """Weight in the policy's loss of ½ (μ² + log² σ), averaged over the action; the authors' code has 0.001."""
-    log_std_min: float = -20.0
-    """Lower bound of the logarithm of the policy's standard deviation, before squashing."""
-    log_std_max: float = 2.0
-    """Upper bound of the same."""
-
-    def conflicts(self) -> Iterator[Conflict]:
-        """What is wrong between this config's settings."""
-        yield from super().conflicts()
-        if not self.log_std_min < self.log_std_max:
-            yield "log_std_min", f": it must be below log_std_max, {self.log_std_max}"
 
 
 @dataclass(frozen=True)

@@ -96,3 +96,8 @@ class Algorithm(NamedTuple):
     """(config) → the names of the metrics that `update` returns, all scalars."""
     q: Callable[..., Any] | None = None
     """(config, spec, state, obs, action) → what the critics believe of actions, [batch], where there are critics."""
+
+
+def no_memory(config: Any, spec: Spec, batch: tuple[int, ...]) -> tuple[()]:
+    """The `initial_carry` of every algorithm whose actor remembers nothing."""
+    return ()

@@ -18,18 +18,18 @@ Differs from the paper:
     observation normalisation, decay, clipping, and a standard deviation that does not depend on the state.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from maxent import distributions, networks, observations, operators, optimisers
-from maxent.config import SACConfig
+from maxent.config import SACConfig, SquashedGaussianConfig
 from maxent.networks import MLP, Gaussian
 from maxent.observations import Moments
 from maxent.settings import given
-from maxent.types import Algorithm, Spec, Transition, Tree
+from maxent.types import Algorithm, Spec, Transition, Tree, no_memory
 
 METRICS = (
     "critic_loss", "actor_loss", "temperature_loss", "temperature", "entropy",
@@ -75,7 +75,7 @@ def temperature_loss(log_temperature: Array, log_prob: Array, target_entropy: Ar
     return -log_temperature * (log_prob + target_entropy).mean()
 
 
-def mean_and_log_std(config: SACConfig, policy: Gaussian, features: Array) -> tuple[Array, Array]:
+def mean_and_log_std(config: SquashedGaussianConfig, policy: Gaussian, features: Array) -> tuple[Array, Array]:
     """μ and log σ before squashing, both [batch, d]."""
     mean, log_std = networks.gaussian(policy, features, config.activation)
     return mean, jnp.clip(log_std, config.log_std_min, config.log_std_max)
@@ -110,18 +110,13 @@ def init(config: SACConfig, spec: Spec, key: Array) -> State:
     )
 
 
-def view(state: State) -> View:
-    """The policy and the observation's statistics."""
+def view(state: Any) -> View:
+    """The policy and the observation's statistics, of a state that has both."""
     return View(state.policy, state.moments)
 
 
-def initial_carry(config: SACConfig, spec: Spec, batch: tuple[int, ...]) -> tuple[()]:
-    """No memory."""
-    return ()
-
-
 def act(
-    config: SACConfig, spec: Spec, view: View, carry: tuple[()], obs: Tree, key: Array, explore: bool
+    config: SquashedGaussianConfig, spec: Spec, view: View, carry: tuple[()], obs: Tree, key: Array, explore: bool
 ) -> tuple[Array, tuple[()], tuple[()]]:
     """A sample of the policy, or its mean action, for observations [batch, …]."""
     features = observations.features_of(config, spec, view.moments, obs)
@@ -194,5 +189,5 @@ def metrics(config: SACConfig) -> tuple[str, ...]:
 
 
 SAC = Algorithm(
-    "sac", init, view, initial_carry, act, observations.follow, update, "replay", ("continuous",), metrics, operators.q
+    "sac", init, view, no_memory, act, observations.follow, update, "replay", ("continuous",), metrics, operators.q
 )

@@ -34,7 +34,7 @@ from maxent.errors import ConfigError
 from maxent.networks import MLP
 from maxent.observations import Moments
 from maxent.settings import given
-from maxent.types import Algorithm, Spec, Transition, Tree
+from maxent.types import Algorithm, Spec, Transition, Tree, no_memory
 
 METRICS = (
     "critic_loss", "actor_loss", "temperature_loss", "temperature", "entropy",
@@ -179,11 +179,6 @@ def view(state: State) -> View:
     return View(state.policy, state.moments)
 
 
-def initial_carry(config: SACDiscreteConfig, spec: Spec, batch: tuple[int, ...]) -> tuple[()]:
-    """No memory."""
-    return ()
-
-
 def act(
     config: SACDiscreteConfig, spec: Spec, view: View, carry: tuple[()], obs: Tree, key: Array, explore: bool
 ) -> tuple[Array, tuple[()], tuple[()]]:
@@ -255,5 +250,5 @@ def metrics(config: SACDiscreteConfig) -> tuple[str, ...]:
 
 
 SAC_DISCRETE = Algorithm(
-    "sac_discrete", init, view, initial_carry, act, observations.follow, update, "replay", ("discrete",), metrics
+    "sac_discrete", init, view, no_memory, act, observations.follow, update, "replay", ("discrete",), metrics
 )

@@ -29,22 +29,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from maxent import distributions, networks, observations, operators, optimisers
+from maxent.algorithms.sac import act, mean_and_log_std, view
 from maxent.config import SACV1Config
 from maxent.networks import MLP, Gaussian
 from maxent.observations import Moments
 from maxent.settings import given
-from maxent.types import Algorithm, Spec, Transition, Tree
+from maxent.types import Algorithm, Spec, Transition, Tree, no_memory
 
 METRICS = (
     "critic_loss", "value_loss", "actor_loss", "entropy", "q_mean", "q_std", "target_q_mean", "value_mean",
 )  # fmt: skip
-
-
-class View(NamedTuple):
-    """What acting needs."""
-
-    policy: Gaussian
-    moments: Moments
 
 
 class State(NamedTuple):
@@ -86,12 +80,6 @@ def value_of(config: SACV1Config, value: MLP, features: Array) -> Array:
     return networks.mlp(value, features, config.activation)[..., 0]
 
 
-def mean_and_log_std(config: SACV1Config, policy: Gaussian, features: Array) -> tuple[Array, Array]:
-    """μ and log σ before squashing, both [batch, d]."""
-    mean, log_std = networks.gaussian(policy, features, config.activation)
-    return mean, jnp.clip(log_std, config.log_std_min, config.log_std_max)
-
-
 def init(config: SACV1Config, spec: Spec, key: Array) -> State:
     """A fresh state; the only function that reads the config's swept numbers."""
     inputs, actions = observations.count_features(spec.obs), spec.action.shape[0]
@@ -120,26 +108,6 @@ def init(config: SACV1Config, spec: Spec, key: Array) -> State:
         moments=observations.init_moments(inputs),
         numbers=numbers,
     )
-
-
-def view(state: State) -> View:
-    """The policy and the observation's statistics."""
-    return View(state.policy, state.moments)
-
-
-def initial_carry(config: SACV1Config, spec: Spec, batch: tuple[int, ...]) -> tuple[()]:
-    """No memory."""
-    return ()
-
-
-def act(
-    config: SACV1Config, spec: Spec, view: View, carry: tuple[()], obs: Tree, key: Array, explore: bool
-) -> tuple[Array, tuple[()], tuple[()]]:
-    """A sample of the policy, or its mean action, for observations [batch, …]."""
-    features = observations.features_of(config, spec, view.moments, obs)
-    mean, log_std = mean_and_log_std(config, view.policy, features)
-    action = distributions.tanh_normal_sample(mean, log_std, key)[0] if explore else jnp.tanh(mean)
-    return action, carry, ()
 
 
 def update(
@@ -202,5 +170,5 @@ def metrics(config: SACV1Config) -> tuple[str, ...]:
 
 
 SAC_V1 = Algorithm(
-    "sac_v1", init, view, initial_carry, act, observations.follow, update, "replay", ("continuous",), metrics
+    "sac_v1", init, view, no_memory, act, observations.follow, update, "replay", ("continuous",), metrics
 )

@@ -38,7 +38,7 @@ from maxent.config import SQLConfig
 from maxent.networks import MLP
 from maxent.observations import Moments
 from maxent.settings import given
-from maxent.types import Algorithm, Spec, Transition, Tree
+from maxent.types import Algorithm, Spec, Transition, Tree, no_memory
 
 METRICS = (
     "critic_loss", "q_mean", "q_std", "target_q_mean", "value_efficiency",
@@ -174,11 +174,6 @@ def view(state: State) -> View:
     return View(state.sampler, state.critics, state.greedy_noise, state.moments)
 
 
-def initial_carry(config: SQLConfig, spec: Spec, batch: tuple[int, ...]) -> tuple[()]:
-    """No memory."""
-    return ()
-
-
 def act(
     config: SQLConfig, spec: Spec, view: View, carry: tuple[()], obs: Tree, key: Array, explore: bool
 ) -> tuple[Array, tuple[()], tuple[()]]:
@@ -261,5 +256,5 @@ def metrics(config: SQLConfig) -> tuple[str, ...]:
 
 
 SQL = Algorithm(
-    "sql", init, view, initial_carry, act, observations.follow, update, "replay", ("continuous",), metrics, operators.q
+    "sql", init, view, no_memory, act, observations.follow, update, "replay", ("continuous",), metrics, operators.q
 )
