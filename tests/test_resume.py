@@ -197,7 +197,7 @@ def test_guards(change, finite, expected):
         ("log_temperature", r"member 0 at step 1\d\d: its policy gives actions that are not finite"),
         ("target_critics", r"member 0 at step 1\d\d: its policy gives actions that are not finite"),
         ("critics_opt", r"member 0 at step 1\d\d: its policy gives actions that are not finite"),
-        ("moments", r"member 0 \(seed 0\) at step 150: a parameter is not finite; often too large a step size"),
+        ("moments", r"member 0 \(seed 0\) at step 150: a parameter is not finite; often a step size that is too large"),
     ],
 )
 def test_a_fault_stops_the_run_with_the_last_checkpoint_from_before(part, expected, tmp_path):
