@@ -90,14 +90,16 @@ def one_hot(state: int) -> np.ndarray:
 
 
 class Lease(gymnasium.Env):
-    """One decision: take 1 and it ends, or 0.4 for staying. Then a time limit cuts it, or, of another sort, an end does.
+    """One decision: take 1 and it ends, or 0.4 for staying. Then a time limit cuts, or, in another sort, it ends too.
 
     The observation tells the sort, as bytes, as a choice and as a number. Where a time limit cuts, staying is worth
     0.4 / (1 - γ): with γ = 0.9 more than taking, unless what a time limit cuts counts as ended, or what ends as cut.
     """
 
     observation_space = spaces.Dict(
-        image=spaces.Box(0, 255, (2, 2, 1), np.uint8), choice=spaces.Discrete(2, start=3), vector=spaces.Box(-1, 1, (1,))
+        image=spaces.Box(0, 255, (2, 2, 1), np.uint8),
+        choice=spaces.Discrete(2, start=3),
+        vector=spaces.Box(-1, 1, (1,)),
     )
 
     def __init__(self, actions: str = "continuous") -> None:
