@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from maxent.config import SACV1Config as SACV1Config
     from maxent.config import SQLConfig as SQLConfig
     from maxent.config import TD3Config as TD3Config
+    from maxent.envs.check import Finding as Finding
+    from maxent.envs.check import check as check
     from maxent.errors import CheckpointError as CheckpointError
     from maxent.errors import ConfigError as ConfigError
     from maxent.errors import EnvironmentFault as EnvironmentFault
@@ -54,6 +56,8 @@ _HOMES = {
     "TD3Config": "config",
     "SACDiscreteConfig": "config",
     "SQLConfig": "config",
+    "Finding": "envs.check",
+    "check": "envs.check",
     "MaxentError": "errors",
     "ConfigError": "errors",
     "EnvironmentFault": "errors",
@@ -75,6 +79,7 @@ __all__ = [
     "DDPGConfig",
     "EnvironmentFault",
     "Evaluation",
+    "Finding",
     "MaxentError",
     "Progress",
     "PPOConfig",
@@ -86,6 +91,7 @@ __all__ = [
     "SACDiscrete",
     "SACDiscreteConfig",
     "SQLConfig",
+    "check",
     "load",
 ]
 

@@ -5,11 +5,9 @@ Where a fault stops an episode, only those before it are read.
 """
 
 import contextlib
-import copy
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import gymnasium
@@ -19,7 +17,7 @@ from gymnasium.wrappers import TimeLimit
 
 from maxent.envs.make import Factory
 from maxent.envs.spaces import spec_of
-from maxent.envs.trial import Episode, Spaces, difference, entry_name, leaves, play, raised
+from maxent.envs.trial import Evidence, difference, entry_name, gather, leaves, raised
 from maxent.errors import ConfigError, MaxentError
 
 Severity = Literal["fault", "warning", "fine"]
@@ -27,8 +25,6 @@ Severity = Literal["fault", "warning", "fine"]
 Results = Iterator[tuple[Any, ...]]
 """What a check gives: the fields of a `Finding` that follow its name."""
 
-ENOUGH = 500
-"""Steps that are played at least, in more episodes where they are short."""
 FAR, NEAR = 100.0, 0.01
 """Largest magnitude above, or below, which an entry of the observations is far off [-1, 1]."""
 LARGE_REWARD, SMALL_REWARD = 1e3, 1e-3
@@ -51,32 +47,6 @@ class Finding(NamedTuple):
     """What to do about it, in one sentence; empty where all is well."""
     entries: dict[str, tuple[float, float, float]] = {}
     """Lowest, highest and mean value of every number, where the check is about them."""
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the checks read."""
-
-    env: gymnasium.Env
-    declared: Spaces
-    steps: int
-    """After which an episode is left."""
-    episodes: list[Episode] = field(default_factory=list)
-    """Without the one that a fault cut."""
-    replays: dict[str, Episode] = field(default_factory=dict)
-    """The first episode with its seed and its actions again, by where it was played."""
-    others: list[Episode] = field(default_factory=list)
-    """The first episodes with other actions, until those made a difference."""
-    faults: dict[str, Finding] = field(default_factory=dict)
-    """By check."""
-
-    def play(self, env: gymnasium.Env, seed: int, other: bool = False) -> Episode:
-        """An episode; its fault is kept, the first of each check."""
-        episode = play(env, self.declared, seed, self.steps, other)
-        if episode.fault:
-            check, found, advice = episode.fault.args
-            self.faults.setdefault(check, Finding(check, "fault", found, advice))
-        return episode
 
 
 def check(
@@ -114,30 +84,11 @@ def _findings(env: gymnasium.Env, second: gymnasium.Env, episodes: int, steps: i
     findings = [Finding("spaces", *result) for result in _spaces(env, second)]
     if any(f.severity == "fault" for f in findings):
         return findings
-    observation, action = copy.deepcopy((env.observation_space, env.action_space))
-    seen = Evidence(env, Spaces(observation, action, spec_of(observation, action)), steps)
-    _gather(seen, second, episodes)
-    findings += seen.faults.values()
+    seen = gather(env, second, episodes, steps)
+    findings += [Finding(name, "fault", found, advice) for name, (found, advice) in seen.faults.items()]
     for name, results in CHECKS.items() if seen.episodes else ():
         findings += [Finding(name, *result) for result in results(seen)]
     return findings
-
-
-def _gather(seen: Evidence, second: gymnasium.Env, episodes: int) -> None:
-    """Play what the checks read."""
-    count = 0
-    while not seen.faults and (len(seen.episodes) < episodes or count < ENOUGH):
-        episode = seen.play(seen.env, len(seen.episodes))
-        count += len(episode.rewards)
-        if not episode.fault:
-            seen.episodes.append(episode)
-    if seen.episodes:
-        seen.replays["a second environment"] = seen.play(second, 0)
-        seen.replays["the same environment, after other episodes"] = seen.play(seen.env, 0)
-    for episode in seen.episodes[:10]:
-        seen.others.append(seen.play(seen.env, episode.seed, other=True))
-        if difference(episode, seen.others[-1]):
-            return
 
 
 def _spaces(env: gymnasium.Env, second: gymnasium.Env) -> Results:
@@ -204,11 +155,12 @@ def _scale(seen: Evidence) -> Results:
     for name, _, leaf in leaves(seen.declared.observation, seen.declared.spec.obs):
         x = np.stack([obs[name] for e in seen.episodes for obs in e.obs])
         changes = changes or bool((x != x[0]).any())
-        if leaf.dtype == "uint8":
-            x = x.reshape(-1, 1) / 255  # as the networks see them, all alike
-        for i, column in enumerate(x.reshape(len(x), -1).T) if not leaf.categories else ():
-            entry = np.unravel_index(i, leaf.shape) if leaf.dtype != "uint8" else ()
-            entries[entry_name(name, entry)] = float(column.min()), float(column.max()), float(column.mean())
+        bytes_ = leaf.dtype == "uint8"  # shown to the networks as [0, 1], and all alike
+        shape, rows, unit = ((), x.size, 255) if bytes_ else (leaf.shape, len(x), 1)
+        x = x.reshape(rows, math.prod(shape))
+        columns = np.stack([x.min(0), x.max(0), x.mean(0, dtype=float)]).T / unit
+        if not leaf.categories:
+            entries |= {entry_name(name, i): tuple(column) for i, column in zip(np.ndindex(shape), columns.tolist())}
     top = {name: max(-low, high) for name, (low, high, _) in entries.items()}
     off = [name for name, (low, high, _) in entries.items() if top[name] > FAR or (low < high and top[name] < NEAR)]
     advice = "Scale to about [-1, 1], or train with normalize_observations true."
@@ -246,9 +198,10 @@ def _rewards(seen: Evidence) -> Results:
             f"Multiply them by about {factor:g} (gymnasium.wrappers.TransformReward), or they drown in the entropy."
         )
         yield "warning", f"rewards are tiny, {found}", advice, entries
-    elif low == high and len({(e.ending, len(e.rewards)) for e in seen.episodes}) == 1:
-        advice = "Unless its goal is only hard to find: pay for what should be done, or for coming nearer to it."
-        yield "warning", f"the reward was {low:g} in all {len(r):,} steps, and every episode as long", advice, entries
+    elif low == high and (low == 0 or len({(e.ending, len(e.rewards)) for e in seen.episodes}) == 1):
+        found = f"the reward was {low:g} in all {len(r):,} steps" + (", and all episodes as long" if low else "")
+        advice = "Unless the goal is only hard to find, pay for what should be done, or for coming nearer to it."
+        yield "warning", found, advice, entries
     else:
         yield "fine", f"rewards reach {found}" if low < high else f"the reward is always {low:g}", "", entries
 
@@ -272,15 +225,14 @@ def _endings(seen: Evidence) -> Results:
 
 
 def _repeats(seen: Evidence) -> Results:
-    for where, again in seen.replays.items():
-        found = difference(seen.episodes[0], again)
-        if found and not again.fault:
-            advice = (
-                "Draw from self.np_random alone and set all state in reset: else no run repeats or resumes exactly."
-            )
-            yield "warning", f"the same seed and actions give another episode on {where}: {found}", advice
-            return
-    yield "fine", "the same seed and actions give the same episode, and on a second environment too"
+    if any(again.fault for again in seen.replays.values()):
+        return
+    found = [f"on {w}: {d}" for w, again in seen.replays.items() if (d := difference(seen.episodes[0], again))]
+    if found:
+        advice = "Draw from self.np_random alone and set all state in reset: else no run repeats or resumes exactly."
+        yield "warning", f"the same seed and actions give another episode {found[0]}", advice
+    else:
+        yield "fine", "a seed and actions repeat an episode, in a second environment too"
 
 
 def _effect(seen: Evidence) -> Results:
@@ -296,7 +248,7 @@ def _effect(seen: Evidence) -> Results:
 
 def _speed(seen: Evidence) -> Results:
     rate = sum(len(e.rewards) for e in seen.episodes) / sum(e.seconds for e in seen.episodes)
-    yield "fine", f"{rate:,.0f} steps/s on their own, resets included: {1e6 / rate / 60:,.0f} minutes for a million"
+    yield "fine", f"{rate:,.0f} steps/s with resets: {1e6 / rate / 3600:.1f} hours for a million"
 
 
 CHECKS: dict[str, Callable[[Evidence], Results]] = {

@@ -25,6 +25,9 @@ AT_BOUND = 0.1
 ROUNDING = 1e-5
 """Share of a number, or of one, by which it may leave its bounds."""
 NOT_FINITE = "Find the division, root or overflow that it comes from: one such number spoils every weight."
+ENOUGH, PATIENCE = 500, 5
+"""Steps that are played at least, in more episodes where they are short; as long as all rewards are 0, so many times
+more."""
 Arrays = dict[str, np.ndarray]
 """The arrays of one observation, by name."""
 
@@ -52,27 +55,66 @@ class Episode:
     ending: Literal["terminated", "truncated", "left"] = "left"
     flaws: dict[str, str] = field(default_factory=dict)
     """What was first seen of each: "types", "bounds", "flags", "copies", "actions"."""
-    fault: Fault | None = None
+    fault: bool = False
+    """Whether one cut it."""
     seconds: float = 0.0
     """Spent within the environment."""
 
 
-def play(env: gymnasium.Env, declared: Spaces, seed: int, steps: int, other: bool = False) -> Episode:
-    """The episode of that seed, left after so many steps; with `other` actions at will."""
-    episode = Episode(seed)
-    try:
-        _play(env, declared, episode, steps, np.random.default_rng([seed, other]))
-    except Fault as fault:
-        check, found, advice = fault.args
-        where = f"in step {len(episode.rewards) + 1} of episode {seed}" if episode.obs else f"in reset(seed={seed})"
-        episode.fault = Fault(check, f"{where}, {found}", advice)
-    return episode
+@dataclass(frozen=True)
+class Evidence:
+    """What the checks read."""
+
+    env: gymnasium.Env
+    declared: Spaces
+    steps: int
+    """After which an episode is left."""
+    episodes: list[Episode] = field(default_factory=list)
+    """Without the one that a fault cut."""
+    replays: dict[str, Episode] = field(default_factory=dict)
+    """The first episode with its seed and its actions again, by where it was played."""
+    others: list[Episode] = field(default_factory=list)
+    """The first episodes with other actions, until those made a difference."""
+    faults: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By check: what was found first, and what to do."""
+
+    def play(self, env: gymnasium.Env, seed: int, other: bool = False) -> Episode:
+        """The episode of a seed, until it ends or has a fault."""
+        episode = Episode(seed)
+        try:
+            _play(env, self.declared, episode, self.steps, np.random.default_rng([seed, other]))
+        except Fault as fault:
+            check, found, advice = fault.args
+            where = f"step {len(episode.obs)} of episode {seed}" if episode.obs else f"reset(seed={seed})"
+            self.faults.setdefault(check, (f"{where}: {found}", advice))
+            episode.fault = True
+        return episode
+
+
+def gather(env: gymnasium.Env, second: gymnasium.Env, episodes: int, steps: int) -> Evidence:
+    """Play so many episodes, or more short ones, and what is to be compared with them."""
+    observation, action = copy.deepcopy((env.observation_space, env.action_space))
+    seen = Evidence(env, Spaces(observation, action, spaces.spec_of(observation, action)), steps)
+    count, enough = 0, PATIENCE * ENOUGH
+    while not seen.faults and (len(seen.episodes) < episodes or count < enough):
+        episode = seen.play(env, len(seen.episodes))
+        count, enough = count + len(episode.rewards), ENOUGH if any(episode.rewards) else enough
+        if not episode.fault:
+            seen.episodes.append(episode)
+    if seen.episodes:
+        seen.replays["a second environment"] = seen.play(second, 0)
+        seen.replays["the same environment, after other episodes"] = seen.play(env, 0)
+    for episode in seen.episodes[:10]:
+        seen.others.append(seen.play(env, episode.seed, other=True))
+        if difference(episode, seen.others[-1]):
+            break
+    return seen
 
 
 def difference(one: Episode, two: Episode) -> str:
     """The first thing that differs between two episodes; empty where nothing does."""
     for step, (obs, again) in enumerate(zip(one.obs, two.obs)):
-        when = f"after {step} steps" if step else "at the reset"
+        when = f"after step {step}" if step else "at the reset"
         for name, array in obs.items():
             for entry in map(tuple, np.argwhere(array != again[name])[:1]):
                 return f"{when}, {entry_name(name, entry)} is {array[entry]} and then {again[name][entry]}"
@@ -214,7 +256,7 @@ def _note_flaws(name: str, space: Box, array: np.ndarray, flaws: dict[str, str])
 
 
 def _kind(value: Any) -> str:
-    """A value in words: a tuple of 4, an int."""
-    name = type(value).__name__
-    size = f" of {len(value)}" if isinstance(value, tuple) else ""
-    return "None" if value is None else f"{'an' if name[0] in 'aeiou' else 'a'} {name}{size}"
+    """A value's type in words."""
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+    return "None" if value is None else f"of type {type(value).__name__}"
