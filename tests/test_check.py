@@ -1,10 +1,13 @@
 """`maxent check`: every planted fault is named with what to do, and sound environments are left in peace."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.wrappers import TransformAction
 
 import faulty
 from maxent.cli import main
@@ -93,6 +96,14 @@ def test_a_planted_fault_is_all_that_is_found(cls, severity, name, parts, advice
 def test_every_environment_of_the_pool_is_planted():
     pool = {x for x in vars(faulty).values() if isinstance(x, type) and issubclass(x, faulty.Sound)}
     assert pool - {faulty.Sound, faulty.OtherInstance, faulty.Chatty} == {cls for cls, *_ in PLANTED}
+
+
+def test_the_advice_on_unbounded_actions_mends_them():
+    env = faulty.UnboundedAction()
+    (found,) = bad(check(env))
+    assert "gymnasium.wrappers.TransformAction" in found.advice
+    bounded = spaces.Box(-1, 1, (2,))
+    assert not bad(check(lambda: TransformAction(faulty.UnboundedAction(), lambda action: 3 * action, bounded)))
 
 
 def test_spaces_that_differ_between_instances():
@@ -243,7 +254,18 @@ def test_the_command(capsys, monkeypatch):
     assert "! rewards" in out and "→ Divide them by" in out and out.endswith("0 faults, 1 warning\n")
     assert main(["check", "faulty:Hole"]) == 2
     out, err = capsys.readouterr()
-    assert out.startswith("✗ observations step 3 of episode 0") and out.endswith("1 fault, 0 warnings\n") and not err
+    assert out.startswith("✗ observations step 3 of episode 0") and not err
+    assert out.endswith("1 fault, 0 warnings; what needs a whole episode is checked when that is mended\n")
+
+
+def test_it_is_a_function_too_and_does_without_jax():
+    code = """
+import sys, maxent
+severities = {f.severity for f in maxent.check("Pendulum-v1", episodes=1, steps=10)}
+print(severities, "jax" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "{'fine'} False\n"
 
 
 def test_the_command_as_json(capsys):

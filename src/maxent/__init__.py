@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from maxent.errors import ConfigError as ConfigError
     from maxent.errors import EnvironmentFault as EnvironmentFault
     from maxent.errors import MaxentError as MaxentError
+    from maxent.errors import TrainingFault as TrainingFault
     from maxent.run.driver import Evaluation as Evaluation
     from maxent.run.driver import Progress as Progress
 
@@ -62,11 +63,13 @@ _HOMES = {
     "ConfigError": "errors",
     "EnvironmentFault": "errors",
     "CheckpointError": "errors",
+    "TrainingFault": "errors",
     "Evaluation": "run.driver",
     "Progress": "run.driver",
 }
 
 __all__ = [
+    "TrainingFault",
     "PPO",
     "DDPG",
     "SAC",

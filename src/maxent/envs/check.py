@@ -163,17 +163,16 @@ def _scale(seen: Evidence) -> Results:
             entries |= {entry_name(name, i): tuple(column) for i, column in zip(np.ndindex(shape), columns.tolist())}
     top = {name: max(-low, high) for name, (low, high, _) in entries.items()}
     off = [name for name, (low, high, _) in entries.items() if top[name] > FAR or (low < high and top[name] < NEAR)]
-    advice = "Scale to about [-1, 1], or train with normalize_observations true."
     if not changes:
         yield "warning", "the observation is always the same", "Show what the reward depends on.", entries
     elif off:
         off.sort(key=lambda name: -abs(math.log(top[name])))
         worst = "; ".join("{} from {:.4g} to {:.4g}, mean {:.4g}".format(name, *entries[name]) for name in off[:3])
-        count = f"{len(off)} of {len(entries)} numbers are far off [-1, 1]: {worst}{'; …' * (len(off) > 3)}"
-        if top[off[0]] > OVERFLOWS:
-            yield "fault", count, "Scale to about [-1, 1]: their squares leave float32.", entries
+        found = f"{len(off)} of {len(entries)} numbers are far off [-1, 1]: {worst}{'; …' * (len(off) > 3)}"
+        if max(top.values()) > OVERFLOWS:
+            yield "fault", found, "Scale to about [-1, 1]: their squares leave float32.", entries
         else:
-            yield "warning", count, advice, entries
+            yield "warning", found, "Scale to about [-1, 1], or train with normalize_observations true.", entries
     elif entries:
         lows, highs, _ = zip(*entries.values())
         constant = sum(low == high for low, high in zip(lows, highs))
@@ -185,7 +184,7 @@ def _scale(seen: Evidence) -> Results:
 
 def _rewards(seen: Evidence) -> Results:
     r = np.concatenate([e.rewards for e in seen.episodes])
-    low, high, mean, top = r.min(), r.max(), r.mean(), np.abs(r).max()
+    low, high, mean, top = (float(x) for x in (r.min(), r.max(), r.mean(), np.abs(r).max()))
     found, entries = f"from {low:.4g} to {high:.4g}, mean {mean:.4g}", {"reward": (low, high, mean)}
     if top > LARGE_REWARD:
         factor = 10.0 ** math.floor(math.log10(top))
@@ -248,7 +247,9 @@ def _effect(seen: Evidence) -> Results:
 
 def _speed(seen: Evidence) -> Results:
     rate = sum(len(e.rewards) for e in seen.episodes) / sum(e.seconds for e in seen.episodes)
-    yield "fine", f"{rate:,.0f} steps/s with resets: {1e6 / rate / 3600:.1f} hours for a million"
+    minutes = 1e6 / rate / 60
+    span = f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:,.0f} hours"
+    yield "fine", f"{rate:,.0f} steps/s with resets: {span} for a million"
 
 
 CHECKS: dict[str, Callable[[Evidence], Results]] = {
@@ -289,6 +290,8 @@ def _time_limit(env: gymnasium.Env) -> int | None:
 
 
 def _short(space: Any) -> str:
-    """A space in a few words; the bounds of a long one are left out."""
+    """A space in a few words."""
     text = " ".join(str(space).split())
-    return text if len(text) < 80 else f"{type(space).__name__} of shape {space.shape}, {space.dtype}"
+    if len(text) < 80:
+        return text
+    return f"Box of shape {space.shape}, {space.dtype}" if isinstance(space, Box) else f"{text[:77]}…"

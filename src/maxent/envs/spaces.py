@@ -113,7 +113,7 @@ def _action_leaf(space: spaces.Space) -> Leaf:
         if not (bounded[i] and np.isfinite(low) and np.isfinite(high) and low < high):
             raise ConfigError(
                 f"the action space has the bounds [{low:g}, {high:g}] in entry {i}: both must be finite and the lower "
-                "one smaller; give it its true bounds, or wrap it in gymnasium.wrappers.RescaleAction"
+                "one smaller; give it its true bounds, or declare them with gymnasium.wrappers.TransformAction"
             )
     return Leaf((len(bounds),), "float32")
 

@@ -117,7 +117,7 @@ def difference(one: Episode, two: Episode) -> str:
         when = f"after step {step}" if step else "at the reset"
         for name, array in obs.items():
             for entry in map(tuple, np.argwhere(array != again[name])[:1]):
-                return f"{when}, {entry_name(name, entry)} is {array[entry]} and then {again[name][entry]}"
+                return f"{when}, {entry_name(name, entry)} is {array[entry]!s} and then {again[name][entry]!s}"
         if step and one.rewards[step - 1] != two.rewards[step - 1]:
             return f"{when}, the reward is {one.rewards[step - 1]} and then {two.rewards[step - 1]}"
     ends = [f"{e.ending} after {len(e.rewards)} steps" for e in (one, two)]
