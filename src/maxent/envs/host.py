@@ -22,6 +22,8 @@ from maxent.errors import ConfigError, EnvironmentFault
 from maxent.streams import episode_seed
 from maxent.types import Spec, Transition, Tree
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 class Episode(NamedTuple):
     """A finished episode."""
@@ -218,8 +220,8 @@ class HostEnvs:
         self._length[at] += 1
         with self._faults_of(at):
             env_obs, r, terminated, truncated, info = self._envs[at[0]][at[1]].step(self._taken(action))
-            if not np.isfinite(reward := float(r)):
-                raise ValueError(f"reward is {reward}")
+            if not abs(reward := float(r)) <= LARGEST:
+                raise ValueError(f"reward is {reward}, and the library keeps finite numbers of 32 bits")
             spaces.write_observation(self.observation_space, env_obs, next_obs, at)
         over = bool(terminated or truncated)
         self._account(at, reward, over, info)
