@@ -11,10 +11,10 @@ from gymnasium.wrappers import TransformAction
 
 import faulty
 from maxent.cli import main
+from maxent.command import listing
 from maxent.envs.check import CHECKS, Finding, check
 from maxent.envs.host import HostEnvs
 from maxent.errors import ConfigError
-from maxent.run import listing
 
 FAULTS = {
     faulty.NoActionSpace: ("spaces", ["action_space is None"], "Set self.action_space"),

@@ -130,7 +130,7 @@ class Agent:
         if not progress_bar:
             self._driver.learn(total, callbacks)
             return self
-        from maxent.run.console import ProgressBar
+        from maxent.run.progress import ProgressBar
 
         with ProgressBar(total, self._driver.loop.step) as bar:
             self._driver.learn(total, [*callbacks, bar])

@@ -1,7 +1,7 @@
 """The command `maxent`: what stands on the command line, and what each command does.
 
 JAX and Gymnasium are imported within the commands, so that help and most errors are instant. How words become
-options is in `maxent.run.arguments`.
+options is in `maxent.command.arguments`.
 """
 
 import contextlib
@@ -19,9 +19,10 @@ import tyro
 from tyro.conf import FlagConversionOff, Positional, arg
 
 from maxent import registry
+from maxent.command import arguments
 from maxent.config import Auto, TrainConfig
 from maxent.errors import ConfigError, MaxentError
-from maxent.run import arguments, folder
+from maxent.run import folder
 from maxent.settings import build, read_toml, setting, suggestion
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class Train(TrainConfig):
         if not self.env:
             raise ConfigError("train needs an environment: maxent train ENV; `maxent list envs` shows those there are")
         use_compilation_cache()
-        from maxent.run import console, driver
+        from maxent.command import console
+        from maxent.run import driver
 
         if config.video:
             from maxent.envs.make import Factory
@@ -80,7 +82,8 @@ class Resume:
         config, settings, env_kwargs = folder.read(self.run)
         total = self.steps or config.steps
         use_compilation_cache()
-        from maxent.run import console, driver
+        from maxent.command import console
+        from maxent.run import driver
 
         run = driver.reopen(self.run)
         if total <= run.loop.step:
@@ -110,8 +113,8 @@ class Check:
 
     def __call__(self) -> int:
         """Check and print; the exit code."""
+        from maxent.command import findings
         from maxent.envs.check import check
-        from maxent.run import findings
 
         with contextlib.redirect_stdout(sys.stderr):  # what the environment itself may print
             found = check(
@@ -254,7 +257,7 @@ class List:
 
     def __call__(self) -> int:
         """Print a line each."""
-        from maxent.run import listing
+        from maxent.command import listing
 
         for line in listing.lines(self.what, Path(self.root)):
             print(line)

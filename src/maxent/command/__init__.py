@@ -1,0 +1,1 @@
+"""The command's own parts: its words, and what it prints."""
