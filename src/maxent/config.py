@@ -264,8 +264,8 @@ class PPOConfig(AlgorithmConfig):
     """Norm above which the gradient of the objective is cut; 0 never is."""
     rollout_length: int = setting(2048, low=2)
     """Steps of each environment from which one update learns; with many environments fewer will do."""
-    batch_size: int = setting(64, low=1)
-    """Steps in one minibatch, at most the whole rollout."""
+    batch_size: int = setting(64, low=2)
+    """Steps in one minibatch, at most the whole rollout; an epoch leaves out what is no whole minibatch."""
     epochs: int = setting(10, low=1)
     """Times that an update goes over its rollout."""
     gae_lambda: float = setting(0.95, low=0, high=1, swept=True)
@@ -276,7 +276,7 @@ class PPOConfig(AlgorithmConfig):
     """Weight of the value's loss."""
     entropy_coefficient: float = setting(0.0, low=0, swept=True)
     """Weight of the policy's entropy."""
-    initial_log_std: float = 0.0
+    initial_log_std: float = setting(0.0)
     """Logarithm of the standard deviation at the start; numbers only."""
 
 

@@ -99,7 +99,7 @@ def loss(
         return (batch.weight * x).sum() / jnp.maximum(batch.weight.sum(), 1.0)
 
     log_prob, entropy = distribution(config, spec, params.policy, batch.features).evaluate(batch.sample)
-    log_ratio = log_prob - batch.log_prob
+    log_ratio = jnp.where(batch.weight > 0, log_prob - batch.log_prob, 0.0)  # where it weighs 0 it might be infinite
     ratio, clip = jnp.exp(log_ratio), numbers["clip_range"]
     advantage = batch.advantage - mean(batch.advantage)
     advantage *= jax.lax.rsqrt(mean(jnp.square(advantage)) + 1e-8)
@@ -124,7 +124,7 @@ def init(config: PPOConfig, spec: Spec, key: Array) -> State:
     key_policy, key_value = jax.random.split(key)
     outputs = spec.action.shape[0] if spec.continuous else sum(spec.action.categories)
     network = networks.orthogonal(key_policy, inputs, outputs, config, scale=0.01)
-    policy = Gaussian(network, jnp.full(outputs, config.initial_log_std)) if spec.continuous else network
+    policy = Gaussian(network, jnp.full(outputs, config.initial_log_std, float)) if spec.continuous else network
     params = Params(policy, networks.orthogonal(key_value, inputs, 1, config, scale=1.0))
     return State(
         params=params,
@@ -180,7 +180,7 @@ def update(
         features, batch.extras.sample, batch.extras.log_prob, advantage,
         (target - returns.mean[0]) * jax.lax.rsqrt(returns.variance[0] + 1e-8), weight,
     )  # fmt: skip
-    rollout = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout)
+    rollout = jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), rollout)
     steps = weight.size
     batch_size = min(config.batch_size, steps)
     adam = optimisers.adam(config.max_grad_norm, EPSILON)
@@ -188,7 +188,7 @@ def update(
 
     def descend(carry: tuple[Params, Tree], rows: Array) -> tuple[tuple[Params, Tree], Tree]:
         params, opt = carry
-        minibatch = jax.tree.map(lambda x: jnp.take(x, rows, 0), rollout)
+        minibatch = jax.tree.map(lambda x: x[rows], rollout)
         (_, reported), gradient = jax.value_and_grad(loss, argnums=3, has_aux=True)(
             config, spec, numbers, params, minibatch
         )
