@@ -81,6 +81,7 @@ class Adam:
     """Algorithm 1 of arXiv 1412.6980 on a dictionary of arrays, which it changes."""
 
     params: Arrays
+    epsilon: float = 1e-8
     steps: int = 0
     first: Arrays = field(default_factory=dict)
     second: Arrays = field(default_factory=dict)
@@ -93,7 +94,7 @@ class Adam:
             m = self.first[name] = 0.9 * self.first.get(name, 0) + 0.1 * shrink * g
             v = self.second[name] = 0.999 * self.second.get(name, 0) + 0.001 * (shrink * g) ** 2
             m_hat, v_hat = m / (1 - 0.9**self.steps), v / (1 - 0.999**self.steps)
-            self.params[name] = self.params[name] - rate * m_hat / (np.sqrt(v_hat) + 1e-8)
+            self.params[name] = self.params[name] - rate * m_hat / (np.sqrt(v_hat) + self.epsilon)
 
 
 @dataclass(frozen=True)
