@@ -22,9 +22,8 @@ import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).parent.parent
 RESULTS, FIGURES = ROOT / "benchmarks" / "results", ROOT / "docs" / "figures"
-PAGES = {"README.md": "sac", "docs/architecture.md": "sac", "docs/tasks.md": "sql", "docs/survives.md": "sac"} | {
-    f"docs/{name}.md": name for name in registry.ALGORITHMS
-}
+PAGES = {"README.md": "sac", "docs/architecture.md": "sac", "docs/tasks.md": "sql", "docs/survives.md": "sac"}
+PAGES |= {f"docs/{name}.md": name for name in registry.ALGORITHMS if (ROOT / "docs" / f"{name}.md").exists()}
 """Each page, and the algorithm whose results it shows."""
 TARGETS = {
     "pendulum": "mean ≥ -160",

@@ -32,7 +32,7 @@ from maxent.config import PPOConfig
 from maxent.distributions import Categorical, Normal
 from maxent.networks import MLP, Gaussian
 from maxent.observations import Moments
-from maxent.types import Algorithm, Spec, Transition, Tree
+from maxent.types import Algorithm, Spec, Transition, Tree, no_memory
 
 METRICS = (
     "actor_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "explained_variance", "value_mean",
@@ -147,11 +147,6 @@ def view(state: State) -> View:
     return View(state.params, state.moments)
 
 
-def initial_carry(config: PPOConfig, spec: Spec, batch: tuple[int, ...]) -> tuple[()]:
-    """No memory."""
-    return ()
-
-
 def act(
     config: PPOConfig, spec: Spec, view: View, carry: tuple[()], obs: Tree, key: Array, explore: bool
 ) -> tuple[Array, tuple[()], Extras]:
@@ -221,5 +216,5 @@ def metrics(config: PPOConfig) -> tuple[str, ...]:
 
 
 PPO = Algorithm(
-    "ppo", init, view, initial_carry, act, observations.follow, update, "rollout", ("continuous", "discrete"), metrics
+    "ppo", init, view, no_memory, act, observations.follow, update, "rollout", ("continuous", "discrete"), metrics
 )
