@@ -115,11 +115,11 @@ def speed() -> str:
     record = records[0]
     lines = ["| setting | measured | per second |", "|---|---|---|"]
     for measured in record["settings"].values():
-        name = f"{measured['env']}, 2 × {measured['hidden']}"
+        name = f"{measured.get('algo', 'sac')}, {measured['env']}, 2 × {measured['hidden']}"
         lines += [f"| {name} | {what} | {rate:,.0f} |" for what, rate in measured["medians"].items()]
     lines += ["", "| setting | ratio | median | range | aimed at |", "|---|---|---|---|---|"]
     for measured in record["settings"].values():
-        name = f"{measured['env']}, 2 × {measured['hidden']}"
+        name = f"{measured.get('algo', 'sac')}, {measured['env']}, 2 × {measured['hidden']}"
         for what, r in measured["ratios"].items():
             target = f"≥ {r['target']:g}" if "target" in r else ""
             lines.append(f"| {name} | {what} | {r['median']:.2f} | {r['min']:.2f} to {r['max']:.2f} | {target} |")

@@ -1,6 +1,6 @@
 """How fast the whole loop is beside Stable-Baselines3 and SBX, and how near the updates come to their own products.
 
-    python benchmarks/speed.py [cheetah] [pendulum] [--rounds 8] [--seconds 3] [--peers DIR]
+    python benchmarks/speed.py [cheetah] [pendulum] [td3] [ppo] [--rounds 8] [--seconds 3] [--peers DIR]
 
 Every library is a process of its own, with its own default threading on all cores. Each is set up and warmed up first,
 past the random steps and past compilation. Then they run blocks of environment steps in turn, A B C A B C …, while the
@@ -55,35 +55,49 @@ class Setting(NamedTuple):
     env: str
     hidden: int
     targets: dict[str, float]
+    algo: str = "sac"
+    unit: int = UNIT
+    """What the length of a block is a multiple of."""
 
 
 SETTINGS = {
     "cheetah": Setting("HalfCheetah-v5", 256, {"sb3": 3.2, "sbx": 1.4}),
     "pendulum": Setting("Pendulum-v1", 64, {"sb3": 12.0, "sbx": 3.0}),
+    "td3": Setting("HalfCheetah-v5", 256, {"sb3": 3.0}, "td3"),
+    "ppo": Setting("HalfCheetah-v5", 64, {"sb3": 3.0}, "ppo", 2048),
 }
 
 
 # ---- What a worker process runs. The peers' environment does not hold this library, so all imports are late.
 
 
-def maxent_jobs(env: str, hidden: int) -> dict[str, Job]:
-    """The loop, the updates alone and the products alone of this library."""
+def maxent_jobs(env: str, hidden: int, algo: str) -> dict[str, Job]:
+    """The loop of this library; of SAC, also the updates alone and their products alone."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
-    from maxent.config import SACConfig, TrainConfig
+    from maxent import registry
+    from maxent.config import TrainConfig
     from maxent.envs.make import Factory
-    from maxent.networks import count_features
+    from maxent.observations import count_features
     from maxent.run.driver import Driver
 
-    sizes = {"hidden_sizes": (hidden, hidden), "batch_size": BATCH, "critics": CRITICS}
-    driver = Driver(TrainConfig(env), SACConfig(learning_starts=LEARNING_STARTS, **sizes), Factory(env))
+    usual = {"hidden_sizes": (hidden, hidden)}
+    replays = {"batch_size": BATCH, "critics": CRITICS, "learning_starts": LEARNING_STARTS}
+    # The peer does not normalise observations unless its environment is wrapped.
+    settings = usual | ({"normalize_observations": False} if algo == "ppo" else replays)
+    driver = Driver(TrainConfig(env, algo), registry.entry(algo).config(**settings), Factory(env))
     loop, programs = driver.loop, driver.programs
 
     def steps(count: int) -> None:
         driver.learn(loop.step + count)
+        jax.block_until_ready(loop.learned)
 
+    if algo != "sac":
+        if algo != "ppo":
+            steps(LEARNING_STARTS + WARM_UP)
+        return {"steps": steps}
     steps(LEARNING_STARTS + WARM_UP)
     learned, updates = jax.tree.map(jnp.copy, loop.learned), loop.updates
 
@@ -104,19 +118,34 @@ def maxent_jobs(env: str, hidden: int) -> dict[str, Job]:
     }
 
 
-def sb3_jobs(env: str, hidden: int) -> dict[str, Job]:
-    """Stable-Baselines3's loop, with the published SAC's settings where its defaults are others."""
+def sb3_jobs(env: str, hidden: int, algo: str) -> dict[str, Job]:
+    """Stable-Baselines3's loop, with the published settings where its defaults are others."""
     import gymnasium
+    import numpy as np
+    import stable_baselines3
     import torch
-    from stable_baselines3 import SAC
+    from stable_baselines3.common.noise import NormalActionNoise
 
-    network = {"net_arch": [hidden, hidden], "activation_fn": torch.nn.ReLU, "n_critics": CRITICS}
-    settings = peer_settings() | {"target_update_interval": 1, "policy_kwargs": network}
-    model = SAC("MlpPolicy", gymnasium.make(env), device="cpu", **settings)
+    made = gymnasium.make(env)
+    relu = {"net_arch": [hidden, hidden], "activation_fn": torch.nn.ReLU}
+    if algo == "ppo":
+        model = stable_baselines3.PPO("MlpPolicy", made, device="cpu", seed=0)  # 2 × 64, 2048 steps, 10 epochs
+        return {"steps": lambda count: model.learn(count, reset_num_timesteps=False)}
+    if algo == "td3":
+        size = made.action_space.shape[0]
+        settings = peer_settings() | {
+            "action_noise": NormalActionNoise(np.zeros(size), 0.1 * np.ones(size)),
+            "policy_kwargs": relu | {"n_critics": CRITICS},
+        }
+        del settings["ent_coef"], settings["target_entropy"]
+        model = stable_baselines3.TD3("MlpPolicy", made, device="cpu", **settings)
+    else:
+        settings = peer_settings() | {"target_update_interval": 1, "policy_kwargs": relu | {"n_critics": CRITICS}}
+        model = stable_baselines3.SAC("MlpPolicy", made, device="cpu", **settings)
     return {"steps": lambda count: peer_steps(model, count)}
 
 
-def sbx_jobs(env: str, hidden: int) -> dict[str, Job]:
+def sbx_jobs(env: str, hidden: int, algo: str) -> dict[str, Job]:
     """SBX's loop; its usual settings are the same."""
     import flax.linen
     import gymnasium
@@ -207,13 +236,14 @@ def products(listed: list[tuple[str, int, int]]) -> Callable[[int], None]:
     return run
 
 
-def work(library: str, env: str, hidden: int) -> None:
+def work(library: str, name: str) -> None:
     """Set up, warm up, say so, and then answer every line "job count" with the seconds that it took."""
     reply = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    jobs = JOBS[library](env, hidden)
+    setting = SETTINGS[name]
+    jobs = JOBS[library](setting.env, setting.hidden, setting.algo)
     for job in jobs.values():
-        job(UNIT)
+        job(setting.unit)
     print(json.dumps({"jobs": list(jobs), "versions": versions()}), file=reply)
     for line in sys.stdin:
         name, count = line.split()
@@ -234,9 +264,9 @@ def versions() -> dict[str, str]:
 class Worker:
     """A library in a process of its own."""
 
-    def __init__(self, library: str, python: Path, setting: Setting) -> None:
+    def __init__(self, library: str, python: Path, setting: str) -> None:
         self.library = library
-        command = [python, __file__, "--worker", library, setting.env, setting.hidden]
+        command = [python, __file__, "--worker", library, setting]
         self._process = subprocess.Popen(
             [str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env=os.environ | {"JAX_PLATFORMS": "cpu"},
@@ -263,16 +293,18 @@ class Worker:
         return line
 
 
-def measure(setting: Setting, pythons: dict[str, Path], rounds: int, seconds: float) -> dict[str, Any]:
+def measure(name: str, pythons: dict[str, Path], rounds: int, seconds: float) -> dict[str, Any]:
     """The rounds of one setting: what every job reached in each, per second, and what follows from it."""
-    workers = [Worker(library, pythons[library], setting) for library in LIBRARIES]
+    setting = SETTINGS[name]
+    workers = [Worker(library, pythons[library], name) for library in ("maxent", *setting.targets)]
     turns = [(f"{worker.library} {job}", worker, job) for worker in workers for job in worker.jobs]
     turns.sort(key=lambda turn: turn[2] != "steps")
-    rates = {name: UNIT / worker.run(job, UNIT) for name, worker, job in turns}
+    unit = setting.unit
+    rates = {name: unit / worker.run(job, unit) for name, worker, job in turns}
     table: list[dict[str, float]] = []
     for number in range(rounds):
         for name, worker, job in turns:
-            count = max(1, round(rates[name] * seconds / UNIT)) * UNIT
+            count = max(1, round(rates[name] * seconds / unit)) * unit
             rates[name] = count / worker.run(job, count)
         table.append({name: round(rate, 2) for name, rate in rates.items()})
         print(f"  round {number + 1}", "  ".join(f"{name} {rate:.0f}/s" for name, rate in rates.items()), flush=True)
@@ -280,6 +312,7 @@ def measure(setting: Setting, pythons: dict[str, Path], rounds: int, seconds: fl
         worker.close()
     return {
         "env": setting.env,
+        "algo": setting.algo,
         "hidden": setting.hidden,
         "versions": {worker.library: worker.versions for worker in workers},
         "per_second": table,
@@ -288,25 +321,25 @@ def measure(setting: Setting, pythons: dict[str, Path], rounds: int, seconds: fl
 
 def summary(setting: Setting, table: list[dict[str, float]]) -> dict[str, Any]:
     """The medians, and the ratios within rounds."""
-    import gymnasium
-
-    env = gymnasium.make(setting.env)
-    listed = product_list(env.observation_space.shape[0], env.action_space.shape[0], setting.hidden)
-    operations = floating_point_operations(listed)
     medians = {name: statistics.median(row[name] for row in table) for name in table[0]}
     pairs = {f"maxent / {peer}": ("maxent steps", f"{peer} steps") for peer in setting.targets}
-    pairs |= {f"{how} updates / products": (f"maxent {how}", "maxent products") for how in ("queued", "scanned")}
-    pairs["steps / queued updates"] = ("maxent steps", "maxent queued")
+    if "maxent products" in medians:
+        pairs |= {f"{how} updates / products": (f"maxent {how}", "maxent products") for how in ("queued", "scanned")}
+        pairs["steps / queued updates"] = ("maxent steps", "maxent queued")
     ratios = {name: spread([row[ours] / row[theirs] for row in table]) for name, (ours, theirs) in pairs.items()}
     for peer, target in setting.targets.items():
         ratios[f"maxent / {peer}"]["target"] = target
-    alone = ("maxent queued", "maxent scanned", "maxent products")
-    return {
-        "medians": medians,
-        "ratios": ratios,
-        "products": {"count": len(listed), "floating_point_operations": operations},
-        "gflop_per_second": {name: round(medians[name] * operations / 1e9, 1) for name in alone},
-    }
+    found: dict[str, Any] = {"medians": medians, "ratios": ratios, "gflop_per_second": {}}
+    if "maxent products" in medians:
+        import gymnasium
+
+        env = gymnasium.make(setting.env)
+        listed = product_list(env.observation_space.shape[0], env.action_space.shape[0], setting.hidden)
+        operations = floating_point_operations(listed)
+        alone = ("maxent queued", "maxent scanned", "maxent products")
+        found["gflop_per_second"] = {name: round(medians[name] * operations / 1e9, 1) for name in alone}
+        found["products"] = {"count": len(listed), "floating_point_operations": operations}
+    return found
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -318,7 +351,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def show(record: dict[str, Any]) -> None:
     """Print a setting's tables."""
-    print(f"\n{record['env']}, two layers of {record['hidden']}, batch {BATCH}, one update a step")
+    print(f"\n{record['algo']} on {record['env']}, two layers of {record['hidden']}")
     for name, rate in record["medians"].items():
         speed = record["gflop_per_second"].get(name)
         print(f"  {name:18}{rate:9.1f} per second" + (f"{speed:8.1f} GFLOP/s" if speed else ""))
@@ -380,7 +413,7 @@ def main() -> None:
     }
     for name in chosen:
         print(name, flush=True)
-        record["settings"][name] = measure(SETTINGS[name], pythons, arguments.rounds, arguments.seconds)
+        record["settings"][name] = measure(name, pythons, arguments.rounds, arguments.seconds)
     for measured in record["settings"].values():
         show(measured)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -389,6 +422,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        work(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        work(sys.argv[2], sys.argv[3])
     else:
         main()
