@@ -175,7 +175,7 @@ def update(
         features, batch.extras.sample, batch.extras.log_prob, advantage,
         (target - returns.mean[0]) * jax.lax.rsqrt(returns.variance[0] + 1e-8), weight,
     )  # fmt: skip
-    rollout = jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), rollout)
+    rollout = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, *x.shape[2:]), rollout)
     steps = weight.size
     batch_size = min(config.batch_size, steps)
     adam = optimisers.adam(config.max_grad_norm, EPSILON)
