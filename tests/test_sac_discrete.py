@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
+from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
@@ -150,7 +151,9 @@ def test_updates_are_the_papers(options: dict[str, Any], float64: None) -> None:
 
 
 def first_moments(state: State) -> dict[str, Arrays]:
-    policy, critics, temperature = (opt[-1].mu for opt in (state.policy_opt, state.critics_opt, state.temperature_opt))
+    learned = (state.policy, state.policy_opt), (state.critics, state.critics_opt)
+    policy, critics = (ravel_pytree(params)[1](opt[-1].mu) for params, opt in learned)
+    temperature = state.temperature_opt[-1].mu[0]
     return {"policy": plain(policy), "critics": plain_critics(critics), "temperature": {"log": temperature}}
 
 
@@ -400,7 +403,9 @@ def test_a_pair_of_choices_is_valued_as_a_pair() -> None:
     assert_allclose(jax.nn.softmax(logits), exact / exact.sum(-1, keepdims=True), atol=0.02)
     obs = np.ones((2, 2, 1), np.float32)
     with jax.default_prng_impl("unsafe_rbg"):
-        action, _, _ = loop.programs.act(loop.view, loop.carry, obs, loop.roots, np.uint32(0), explore=False)
+        action, _, _ = loop.programs.act(
+            loop.view, loop.carry, obs, loop.stepped.starts, loop.roots, np.uint32(0), explore=False
+        )
     assert_array_equal(action, np.broadcast_to([1, 0], (2, 2, 2)))
 
 
