@@ -31,7 +31,8 @@ CASES = {
     "sac_discrete": ("CartPole-v1", ["--envs 2", *SMALL]),
     "ppo": ("MountainCarContinuous-v0", ["rollout-length 256", "epochs 2"]),
 }
-SCHEDULE = "--steps 3000 --log-every 100 --eval-every 500 --eval-episodes 2 --checkpoint-every 200"
+STEPS = 3000
+SCHEDULE = f"--steps {STEPS} --log-every 100 --eval-every 500 --eval-episodes 2 --checkpoint-every 200"
 CLOCKS = ("wall_time", "steps_per_second")
 
 
@@ -60,6 +61,12 @@ def content(run: Path) -> dict[str, Any]:
     return found
 
 
+def finished(run: Path) -> bool:
+    """Whether the last checkpoint is that of the last step."""
+    last = sorted((run / folder.CHECKPOINTS).glob("step-*"))[-1]
+    return json.loads((last / "checkpoint.json").read_text(encoding="utf-8"))["step"] == STEPS
+
+
 def killed_after(words: list[str], seconds: float) -> int | None:
     """Run a command and kill it after so long; its exit code where it was over before."""
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -84,7 +91,8 @@ def disturbed(algo: str, out: Path, usual: float, kills: int, rng: random.Random
         words = command("resume", str(out)) if begun else training(algo, out)
         code = killed_after(words, rng.uniform(0.2, 0.8) * usual if done < kills else 10 * usual)
         if code is not None:
-            return done, early, "ended" if code == 0 else f"exit code {code}"
+            whole = code == 0 or finished(out)  # killed after the last checkpoint, it is refused: nothing is left to do
+            return done, early, "ended" if whole else f"exit code {code}"
         done, early = done + 1, early + (not begun)
 
 
