@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -411,20 +411,6 @@ def test_a_pair_of_choices_is_valued_as_a_pair() -> None:
 
 # Settings ------------------------------------------------------------------------------------------------------------
 
-COMPILED: dict[str, Any] = {
-    "learning_rate_decay_updates": 3,
-    "temperature": 0.3,
-    "hidden_sizes": (8, 7),
-    "activation": "tanh",
-    "critics": 3,
-    "layer_norm": True,
-    "normalize_observations": True,
-    "max_grad_norm": 0.01,
-    "entropy_in_target": False,
-    "average_critics": True,
-    "q_clip": 0.1,
-}
-"""Settings that change the program, each with a value that differs from its default."""
 SWEPT: dict[str, Any] = {
     "learning_rate": 1e-2,
     "actor_learning_rate": 1e-2,
@@ -435,15 +421,6 @@ SWEPT: dict[str, Any] = {
     "target_entropy_ratio": 0.99,
 }
 """Numbers that members of one program may differ in."""
-ENGINE: dict[str, Any] = {
-    "gamma": 0.5,
-    "buffer_size": 500,
-    "learning_starts": 3,
-    "batch_size": 7,
-    "utd": 0.5,
-    "n_step": 3,
-}
-"""Settings of the loop and the replay alone: they reach the algorithm in its batches, or not at all."""
 
 
 def computation(config: SACDiscreteConfig) -> str:
@@ -478,17 +455,6 @@ def learned() -> Callable[[SACDiscreteConfig], list[np.ndarray]]:
     return learned
 
 
-def test_every_setting_is_accounted_for() -> None:
-    """A new field of the config belongs into exactly one of the three tables above."""
-    assert sorted([*COMPILED, *SWEPT, *ENGINE]) == sorted(f.name for f in fields(SACDiscreteConfig))
-
-
-@pytest.mark.parametrize("name", COMPILED)
-def test_a_compiled_setting_changes_the_computation(name: str, plain_computation: str) -> None:
-    """None is silently ignored."""
-    assert computation(replace(SMALL, **{name: COMPILED[name]})) != plain_computation
-
-
 @pytest.mark.parametrize("name", SWEPT)
 def test_a_swept_number_changes_what_the_same_computation_learns(
     name: str, plain_computation: str, learned: Callable[[SACDiscreteConfig], list[np.ndarray]]
@@ -497,12 +463,6 @@ def test_a_swept_number_changes_what_the_same_computation_learns(
     config = replace(SMALL, **{name: SWEPT[name]})
     assert computation(config) == plain_computation
     assert not same(learned(config), learned(SMALL))
-
-
-@pytest.mark.parametrize("name", ENGINE)
-def test_an_engine_setting_leaves_the_algorithm_alone(name: str, plain_computation: str) -> None:
-    """From the same batches the same is learned."""
-    assert computation(replace(SMALL, **{name: ENGINE[name]})) == plain_computation
 
 
 @pytest.mark.parametrize("temperature", [0.2, "auto"])

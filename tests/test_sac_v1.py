@@ -24,7 +24,6 @@ from reference import sac_v1_numpy as reference
 from test_probes import ENTROPY, GAMMA, TOLERANCE, assert_values, mean_action
 from test_sac import (
     BATCH,
-    ENGINE,
     KEY,
     SPEC,
     assert_close,
@@ -163,19 +162,6 @@ def test_the_policy_draws_when_it_explores_and_else_takes_its_mean() -> None:
 
 # Settings ------------------------------------------------------------------------------------------------------------
 
-COMPILED: dict[str, Any] = {
-    "learning_rate_decay_updates": 3,
-    "hidden_sizes": (8, 7),
-    "activation": "tanh",
-    "critics": 3,
-    "layer_norm": True,
-    "normalize_observations": True,
-    "max_grad_norm": 0.01,
-    "target_update_interval": 2,
-    "log_std_min": -5.0,
-    "log_std_max": 1.0,
-}
-"""Settings that change the program, each with a value that differs from its default."""
 SWEPT: dict[str, Any] = {
     "learning_rate": 1e-2,
     "actor_learning_rate": 1e-2,
@@ -204,17 +190,6 @@ def learned(update: Callable[..., Any]) -> Callable[[SACV1Config], list[np.ndarr
     return learned
 
 
-def test_every_setting_is_accounted_for() -> None:
-    """A new field of the config belongs into exactly one of the three tables."""
-    assert sorted([*COMPILED, *SWEPT, *ENGINE]) == sorted(f.name for f in fields(SACV1Config))
-
-
-def test_compiled_settings_change_the_computation(plain_computation: str) -> None:
-    """None is silently ignored."""
-    for name, value in COMPILED.items():
-        assert computation(SAC_V1, replace(SMALL, **{name: value})) != plain_computation, name
-
-
 @pytest.mark.parametrize("name", SWEPT)
 def test_a_swept_number_changes_what_the_same_computation_learns(
     name: str, plain_computation: str, learned: Callable[[SACV1Config], list[np.ndarray]]
@@ -223,12 +198,6 @@ def test_a_swept_number_changes_what_the_same_computation_learns(
     config = replace(SMALL, **{name: SWEPT[name]})
     assert computation(SAC_V1, config) == plain_computation
     assert not same(learned(config), learned(SMALL))
-
-
-def test_engine_settings_leave_the_algorithm_alone(plain_computation: str) -> None:
-    """From the same batches the same is learned."""
-    for name, value in ENGINE.items():
-        assert computation(SAC_V1, replace(SMALL, **{name: value})) == plain_computation, name
 
 
 def test_swept_numbers_are_read_from_the_state_alone() -> None:

@@ -28,7 +28,6 @@ from test_probes import GAMMA, assert_values, mean_action
 from test_sac import (
     ACTIONS,
     BATCH,
-    ENGINE,
     KEY,
     SPEC,
     assert_close,
@@ -318,22 +317,6 @@ def test_smoothing_stays_within_its_bounds() -> None:
 
 # Settings ------------------------------------------------------------------------------------------------------------
 
-COMPILED: dict[str, Any] = {
-    "learning_rate_decay_updates": 3,
-    "hidden_sizes": (8, 7),
-    "activation": "tanh",
-    "critics": 3,
-    "layer_norm": True,
-    "normalize_observations": True,
-    "max_grad_norm": 0.01,
-    "noise_reversion": 0.5,
-    "policy_delay": 3,
-    "target_update_interval": 5,
-    "target_policy": False,
-    "target_noise_clip": 0.3,
-    "pessimistic_policy": True,
-}
-"""Settings that change the program, each with a value that differs from its default."""
 SWEPT: dict[str, Any] = {
     "learning_rate": 1e-2,
     "actor_learning_rate": 1e-2,
@@ -364,18 +347,6 @@ def learned(update: Callable[..., Any]) -> Callable[[TD3Config], list[np.ndarray
     return learned
 
 
-def test_every_setting_is_accounted_for() -> None:
-    """A new field of the config belongs into exactly one of the three tables; all three algorithms have the same."""
-    for cls in (TD3Config, DDPGConfig, SACDeterministicConfig):
-        assert sorted([*COMPILED, *SWEPT, *ENGINE]) == sorted(f.name for f in fields(cls))
-
-
-def test_compiled_settings_change_the_computation(plain_computation: str) -> None:
-    """None is silently ignored."""
-    for name, value in COMPILED.items():
-        assert computation(TD3, replace(TWIN.config, **{name: value})) != plain_computation, name
-
-
 @pytest.mark.parametrize("name", SWEPT)
 def test_a_swept_number_changes_what_the_same_computation_gives(
     name: str, plain_computation: str, learned: Callable[[TD3Config], list[np.ndarray]]
@@ -384,12 +355,6 @@ def test_a_swept_number_changes_what_the_same_computation_gives(
     config = replace(TWIN.config, **{name: SWEPT[name]})
     assert computation(TD3, config) == plain_computation
     assert not same(learned(config), learned(TWIN.config))
-
-
-def test_engine_settings_leave_the_algorithm_alone(plain_computation: str) -> None:
-    """From the same batches the same is learned."""
-    for name, value in ENGINE.items():
-        assert computation(TD3, replace(TWIN.config, **{name: value})) == plain_computation, name
 
 
 def test_swept_numbers_are_read_from_the_state_alone() -> None:
