@@ -19,6 +19,7 @@ from maxent import registry
 from maxent.config import TrainConfig
 from maxent.envs.host import HostEnvs
 from maxent.errors import CheckpointError, ConfigError, EnvironmentFault, Terminated, TrainingFault
+from maxent.loops.host import HostLoop
 from maxent.replay import ring
 from maxent.run import checkpoint, driver, folder, guards
 from maxent.settings import build
@@ -175,20 +176,70 @@ FINE = {"step": 5, "member": 0, "seed": 7, "temperature": 0.2, "entropy": -1.0, 
         ({"critic_loss": float("nan")}, True, "critic_loss is nan; .*learning_rate"),
         ({"q_mean": float("inf")}, True, "q_mean is inf"),
         ({}, False, "a parameter is not finite"),
-        ({"temperature": 1e-9}, True, "the temperature has died: 1e-09; .*target_entropy"),
+        ({"temperature": 1e-9}, True, "the temperature has died: 1e-09; .*raise it"),
         ({"temperature": 1e5}, True, r"the temperature explodes: 1e\+05; .*target_entropy"),
-        ({"temperature": 0.0}, True, ""),
         ({"q_mean": 1199.0}, True, ""),
-        ({"q_mean": -1201.0}, True, "Q diverges: its mean is -1.2e.03, and rewards of at most 1 allow 120; .*utd"),
+        ({"q_mean": -1201.0}, True, "Q diverges: its mean is -1.2e.03, and what steps have paid allows 120; .*utd"),
     ],
 )
 def test_guards(change, finite, expected):
     """The bound on Q: ten times (1 + 0.2) / (1 - 0.99)."""
-    faults = guards.find([FINE, FINE | change | {"member": 1}], [True, finite], [1.0, 1.0], 0.99)
+    members = [guards.Member(True, 1.2, True), guards.Member(finite, 1.2, True)]
+    faults = guards.find([FINE, FINE | change | {"member": 1}], members, 0.99)
     assert len(faults) == bool(expected)
     if expected:
         with pytest.raises(TrainingFault, match=r"member 1 \(seed 7\) at step 5: " + expected):
             raise TrainingFault(str(faults[0]))
+
+
+def test_guards_know_what_they_cannot_judge():
+    """A temperature that is fixed, or sinks while nothing is paid; values where the bonus for entropy is not known."""
+    silent = FINE | {"temperature": 1e-30, "q_mean": 5.0}
+    assert guards.find([silent], [guards.Member(True, 0.0, True)], 0.99) == []
+    assert guards.find([FINE | {"temperature": 0.0}], [guards.Member(True, 1.0, False)], 0.99) == []
+    assert guards.find([FINE | {"q_mean": 1e9}], [guards.Member(True, float("inf"), False)], 0.99) == []
+    assert guards.entropy_bonus(FINE) == pytest.approx(0.2)
+    assert guards.entropy_bonus({"entropy": -3.0}) == 3.0 and guards.entropy_bonus({"entropy": "", "x": 1}) == 0.0
+
+
+@pytest.mark.parametrize("envs", [3, 16])
+def test_reports_come_where_environments_do_not_divide_the_period(envs):
+    host = HostEnvs(lambda: tiny.Clock(5), [0], envs)
+    loop = HostLoop(tiny.programs(tiny.SAC, tiny.SETTINGS, host.spec), host, [0], {})
+    steps = [report.step for report in loop.run(100, 10)]
+    assert steps[-1] >= 100 and max(np.diff([0, *steps])) < 10 + envs
+
+
+def test_a_temperature_of_zero_is_no_fault(tmp_path):
+    assert begin(tmp_path / "run", "sac", "Pendulum-v1", REPLAY | {"temperature": 0.0}).learn(100)
+
+
+def test_a_step_that_breaks_off_leaves_a_whole_checkpoint(tmp_path):
+    """The step is taken again, the updates made for it are not, and the run ends with an undisturbed one's bits."""
+    algo, env, settings, train, _ = CASES["members and environments"]
+    whole = begin(tmp_path / "whole", algo, env, settings, **train)
+    whole.learn(200)
+    broken = begin(tmp_path / "broken", algo, env, settings, **train)
+    inner = broken.envs._envs[1][0].unwrapped
+    take, left = inner.step, [47]
+
+    def step(action):
+        left[0] -= 1
+        if not left[0]:
+            raise RuntimeError("the cable came off")
+        return take(action)
+
+    inner.step = step
+    with pytest.raises(
+        EnvironmentFault, match="environment 0 of member 1, episode 0 .*step 47: RuntimeError"
+    ):
+        broken.learn(200)
+    again = driver.reopen(tmp_path / "broken")
+    assert again.loop.step == 92 and again.loop.ahead == 2
+    again.learn(200)
+    expected = all_of(whole)
+    for name, array in all_of(again).items():
+        assert array.tobytes() == expected[name].tobytes(), name
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,10 @@ class Resume:
         run = driver.reopen(self.run)
         if total <= run.loop.step:
             raise ConfigError(f"{self.run} has done {run.loop.step} steps of {total}: give a larger total with --steps")
-        if total > config.steps:
-            folder.write_config(Path(self.run), driver.with_total(config, total), settings, env_kwargs)
-        folder.record_command(Path(self.run))
+        with folder.locked(Path(self.run)):
+            if total > config.steps:
+                folder.write_config(Path(self.run), driver.with_total(config, total), settings, env_kwargs)
+            folder.record_command(Path(self.run))
         return console.train(run, total)
 
 

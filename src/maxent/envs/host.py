@@ -132,6 +132,8 @@ class HostEnvs:
         self._total_reward = np.zeros(self.shape)
         self._length = np.zeros(self.shape, np.int64)
         self._over = np.ones(self.shape, bool)
+        self._broken_off: tuple[np.ndarray, np.ndarray] | None = None
+        """Episodes and lengths before a step that was not brought to its end."""
         self.faults: list[str] = []
         self.largest_reward = np.zeros(len(seeds))
         self._actions: list[list[list[np.ndarray]]] = [[[] for _ in range(envs)] for _ in seeds]
@@ -150,6 +152,17 @@ class HostEnvs:
             EnvironmentFault: naming member, environment, episode, step and entry, where an environment breaks its own
                 description.
         """
+        before, finished = (self.episodes.copy(), self._length.copy()), len(self.finished)
+        try:
+            stepped = self._step_all(obs, action)
+        except BaseException:
+            self._broken_off = before
+            del self.finished[finished:]
+            raise
+        self._broken_off = None
+        return stepped
+
+    def _step_all(self, obs: Tree, action: np.ndarray) -> Stepped:
         next_obs = spaces.empty_batch(self.spec.obs, self.shape)
         reward = np.zeros(self.shape, np.float32)
         discount = np.ones(self.shape, np.float32)
@@ -162,21 +175,23 @@ class HostEnvs:
                 except EnvironmentFault as fault:
                     self._replace(at, fault)
                     failed[at] = True
-            self._reset(at, next_obs)
+            while True:
+                try:
+                    self._reset(at, next_obs)
+                    break
+                except EnvironmentFault as fault:
+                    self._replace(at, fault)
         real = ~self._over & ~failed
         self._over = boundary.copy()
         return Stepped(Transition(obs, action, reward, discount, next_obs, boundary, real), next_obs, ~real, failed)
 
     def journal(self) -> Journal:
         """What `restore` needs."""
-        actions = [np.stack(taken) for own in self._actions for taken in own if taken]
-        empty = np.zeros((0, *self.spec.action.shape), self.spec.action.dtype)
-        return Journal(
-            self.episodes.copy(),
-            self._over.copy(),
-            np.array([[len(taken) for taken in own] for own in self._actions]),
-            np.concatenate(actions) if actions else empty,
-        )
+        episodes, taken = self._broken_off or (self.episodes, self._length)
+        lengths = np.where(self._over, 0, taken)
+        actions = [a for at in np.ndindex(self.shape) for a in self._actions[at[0]][at[1]][: lengths[at]]]
+        stacked = np.array(actions, self.spec.action.dtype).reshape(-1, *self.spec.action.shape)
+        return Journal(episodes.copy(), self._over.copy(), lengths, stacked)
 
     def restore(self, journal: Journal, last: Stepped) -> np.ndarray:
         """Play the running episodes again up to the step that gave `last`; where that went well, [member, env].
@@ -362,7 +377,9 @@ class VectorEnvs:
     def journal(self) -> Journal:
         """The numbers of the episodes: an environment that seeds itself cannot be brought back to where it was."""
         none = np.zeros(self.shape, np.int64)
-        return Journal(self.episodes.copy(), none > 0, none, np.zeros((0, *self.spec.action.shape)))
+        return Journal(
+            self.episodes.copy(), none > 0, none, np.zeros((0, *self.spec.action.shape), self.spec.action.dtype)
+        )
 
     def restore(self, journal: Journal, last: Stepped) -> np.ndarray:
         """Every running episode is over, as by a time limit, and the next step resets."""
@@ -374,8 +391,9 @@ class VectorEnvs:
         self._vector.close()
 
     def _account(self, reward: np.ndarray, over: np.ndarray, resetting: np.ndarray, info: dict[str, Any]) -> None:
-        if not np.isfinite(reward).all():
-            raise EnvironmentFault(f"environment {int(np.argmin(np.isfinite(reward)))}: reward is not finite")
+        if not (fine := np.abs(reward) <= LARGEST).all():
+            wrong = int(np.argmin(fine))
+            raise EnvironmentFault(f"environment {wrong}: reward is {reward[wrong]}: it must be a finite 32-bit number")
         self._total_reward += reward
         self._length += ~resetting
         self.largest_reward[0] = max(self.largest_reward[0], np.abs(reward).max())

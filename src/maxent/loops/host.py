@@ -66,6 +66,10 @@ class HostLoop:
         self.ring = ring.empty(programs.spec, rows, members, count, self._extras)
         self.learns_from = self._steps_to_collect()
         """The step from which updates are due; where a resumed run has an empty ring, it fills it first."""
+        self.ahead = 0
+        """Updates already made for the step to come: those of an iteration that an environment broke off."""
+        self.whole = True
+        """Whether all parts of the state belong to the same step: they do but for a moment in each iteration."""
         self.stopping = False
         """Set it to leave `run` when the iteration under way is done: only between two of them is the state whole."""
         self._store(self.stepped)
@@ -90,7 +94,7 @@ class HostLoop:
             target = min(total, (self.step // every + 1) * every)
             while self.step < target and not self.stopping:
                 self._iterate(observes)
-            if self.step == target:
+            if self.step >= target:
                 yield self._report()
 
     def resume(self, moment: Moment, rows: ring.Ring | None) -> np.ndarray:
@@ -122,36 +126,42 @@ class HostLoop:
 
     def _iterate(self, observes: bool) -> None:
         programs, count = self.programs, self.envs.shape[1]
-        obs, (action, extras) = self.stepped.obs, self._act()
-        if self._replays and (due := updates_due(programs.config.utd, self.step - self.learns_from, count)):
-            self.learned = programs.learn(self.learned, self.ring, self.roots, np.uint32(self.updates), count=due)
-            self.updates += due
-        self.stepped = self.envs.step(obs, action)
-        if self.stepped.failed.any():
-            self.ring = ring.cut(self.ring, jnp.array(self.stepped.failed))
-        self.ring = programs.add(self.ring, self.stepped.row._replace(extras=extras))
+        action, carry, extras = self._act()
+        if self._replays:
+            due = updates_due(programs.config.utd, self.step - self.learns_from, count) - self.ahead
+            if due > 0:
+                self.learned = programs.learn(self.learned, self.ring, self.roots, np.uint32(self.updates), count=due)
+                self.updates += due
+                self.ahead += due
+        stepped = self.envs.step(self.stepped.obs, action)
+        self.whole = False
+        if stepped.failed.any():
+            self.ring = ring.cut(self.ring, jnp.array(stepped.failed))
+        self.ring = programs.add(self.ring, stepped.row._replace(extras=extras))
+        self.stepped, self.carry, self.ahead = stepped, carry, 0
         self.step += count
         if observes:
-            self.learned = programs.observe(self.learned, self.stepped.row)
+            self.learned = programs.observe(self.learned, stepped.row)
         if not self._replays and (self.step - self.learns_from) % (programs.config.rollout_length * count) == 0:
             self.learned = programs.learn_rollout(self.learned, self.ring, self.roots, np.uint32(self.updates))
             self.updates += 1
+        self.whole = True
 
-    def _act(self) -> tuple[np.ndarray, Tree]:
-        """The actions for the present observations, and what is to be stored with them."""
+    def _act(self) -> tuple[np.ndarray, Tree, Tree]:
+        """The actions for the present observations, the actor's memory after them, and what is to be stored."""
         programs, stepped, step = self.programs, self.stepped, np.uint32(self.step)
         if self._replays and self.step < programs.config.learning_starts:
-            action = programs.warm_up(self.roots, step, envs=self.envs.shape[1])
+            drawn, carry = programs.warm_up(self.roots, step, envs=self.envs.shape[1]), self.carry
             extras = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self._extras)
         else:
-            action, self.carry, extras = programs.act(
+            drawn, carry, extras = programs.act(
                 self.view, self.carry, stepped.obs, stepped.starts, self.roots, step, explore=True
             )
-        action = np.asarray(action)
+        action = np.asarray(drawn)
         if not np.isfinite(action).all():
             member = int(np.argmin(np.isfinite(action).reshape(len(action), -1).all(1)))
             raise TrainingFault(f"member {member} at step {self.step:,}: its policy gives actions that are not finite")
-        return action, extras
+        return action, carry, extras
 
     def _report(self) -> Report:
         learned = self.learned

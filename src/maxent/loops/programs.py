@@ -162,5 +162,5 @@ class Programs:
 
 
 def _finite(state: Tree) -> Array:
-    """Whether all numbers of one member's state are."""
-    return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(state)]).all()
+    """Whether all numbers of one member's state are, but for -∞, the logarithm of a temperature of 0."""
+    return jnp.stack([(jnp.isfinite(x) | jnp.isneginf(x)).all() for x in jax.tree.leaves(state)]).all()

@@ -127,6 +127,11 @@ def prune(folder: Path, kept: Path, keep: int) -> None:
     """Delete the checkpoints of a kind but the one just written and the newest before it, `keep` in all; and the
     replay files that none left names.
     """
+    for path in find(folder):
+        try:
+            read_manifest(path)
+        except CheckpointError:
+            set_aside(path)
     others = [path for path in find(folder, kept.name.partition("-")[0]) if path != kept]
     for path in others[: max(0, len(others) + 1 - keep)]:
         shutil.rmtree(path)

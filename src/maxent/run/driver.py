@@ -40,8 +40,9 @@ FAR_OFF_SCALE = 100.0
 """An observation entry beyond this is worth a warning: networks start with unit scales in mind."""
 
 COUNTERS = {
-    "step": int, "updates": int, "learns_from": int, "attempt": int, "wall_time": (int, float), "episodes": [int],
-    "recent": [[list]], "pending": [list], "best": [(int, float, type(None))], "largest_reward": [(int, float)],
+    "step": int, "updates": int, "learns_from": int, "ahead": int, "attempt": int, "wall_time": (int, float),
+    "episodes": [int], "recent": [[list]], "pending": [list], "best": [(int, float, type(None))],
+    "largest": [(int, float)],
 }  # fmt: skip
 """The form of a checkpoint's counters."""
 
@@ -104,6 +105,8 @@ class Driver:
         self._episodes = [0] * config.seeds
         self._warned = False
         self._cut = 0
+        self._damaged: list[Path] = []
+        self._largest = np.zeros(config.seeds)
         self._last_rows: Sequence[Row] = []
         self._stopped_by: type[BaseException] = KeyboardInterrupt
 
@@ -136,6 +139,9 @@ class Driver:
 
     def _learn_in_folder(self, path: Path, total: int, callbacks: Sequence[Callback]) -> bool:
         """Train with the run's files open; but for a fault, the last moment is saved whatever happens."""
+        for damaged in self._damaged:
+            checkpoint.set_aside(damaged)
+        self._damaged = []
         for name in (folder.PROGRESS, folder.EVALUATIONS):
             cut_back(path / name, self.loop.step)
         loggers: list[Logger] = [
@@ -148,7 +154,8 @@ class Driver:
             guards.write_report(path / folder.FAULT, fault, self._last_rows)
             raise
         except BaseException:
-            self.save(path)
+            if self.loop.whole and bool(np.all(self.programs.finite(self.loop.learned.state))):
+                self.save(path)
             raise
         finally:
             for logger in loggers:
@@ -163,6 +170,9 @@ class Driver:
             self.restore(path)
         except CheckpointError:
             raise fault from None
+        for known in checkpoint.find(path / folder.CHECKPOINTS, "best"):
+            if _counters(known)["step"] > self.loop.step:  # of the attempt that is given up
+                checkpoint.set_aside(known)
         self.attempt = attempt
         self.loop.roots = streams.roots(self.seeds, attempt)
         self.warn(f"{fault}; going back to step {self.loop.step:,} with other random numbers")
@@ -173,10 +183,12 @@ class Driver:
         Without a seed, those that the run's own evaluations play; the episodes are a function of the seed alone.
         """
         seeds = self.seeds if seed is None else [seed] * len(self.seeds)
-        envs = HostEnvs(self.factory, seeds, min(episodes, PARALLEL), stream="eval")
+        parallel, restarts = min(episodes, PARALLEL), self.config.env_restarts
+        envs = HostEnvs(self.factory, seeds, parallel, stream="eval", restarts=restarts)
         try:
             return evaluate(self.programs, self.loop.view, envs, streams.roots(seeds), episodes, explore)
         finally:
+            self.envs.faults += envs.faults
             envs.close()
 
     def save(self, path: Path, kind: str = "step") -> Path:
@@ -188,12 +200,13 @@ class Driver:
             "step": self.loop.step,
             "updates": self.loop.updates,
             "learns_from": self.loop.learns_from,
+            "ahead": self.loop.ahead,
             "attempt": self.attempt,
             "wall_time": self.wall_time,
             "episodes": self._episodes,
             "recent": [[list(e) for e in own] for own in self._recent],
             "pending": [list(e) for e in self.envs.finished],
-            "largest_reward": np.asarray(self.envs.largest_reward).tolist(),
+            "largest": self._largest.tolist(),
             "best": [None if np.isinf(value) else value for value in self.best],
         }
         checkpoints = path / folder.CHECKPOINTS
@@ -212,17 +225,16 @@ class Driver:
         found, (counters, learned, moment, rows) = checkpoint.first_whole(
             checkpoint.candidates(checkpoints, best), self._read, self.warn
         )
-        if not best:
-            for newer in checkpoint.find(checkpoints):
-                if newer > found:
-                    checkpoint.set_aside(newer)
+        candidates = checkpoint.candidates(checkpoints, best)
+        self._damaged = candidates[: candidates.index(found)] if found in candidates and not best else []
         loop.learned = learned
         loop.step, loop.updates, loop.learns_from = counters["step"], counters["updates"], counters["learns_from"]
+        loop.ahead, loop.whole = counters["ahead"], True
         self.attempt = counters["attempt"]
         loop.roots = streams.roots(self.seeds, self.attempt)
         self._cut = int((~loop.resume(moment, rows)).sum())
         self.envs.finished[:] = [Episode(*e) for e in counters["pending"]]
-        self.envs.largest_reward[:] = counters["largest_reward"]
+        self._largest = np.array(counters["largest"], float)
         self.wall_time, self._episodes = counters["wall_time"], counters["episodes"]
         self._recent = [deque((Episode(*e) for e in own), maxlen=WINDOW) for own in counters["recent"]]
         self.best = [-np.inf if value is None else value for value in counters["best"]]
@@ -340,8 +352,14 @@ class Driver:
         for fault in self.envs.faults:
             self.warn(f"{fault}; it was made anew, and its episode cut")
         self.envs.faults.clear()
-        gamma = float(np.max(self.loop.learned.state.numbers["gamma"]))
-        faults = guards.find(rows, report.finite.tolist(), self.envs.largest_reward.tolist(), gamma)
+        numbers = jax.device_get(self.loop.learned.state.numbers)
+        paid = numbers.get("reward_scale", 1.0) * self.envs.largest_reward
+        self._largest = np.maximum(self._largest, paid + [guards.entropy_bonus(row) for row in rows])
+        unknown = "temperature" in numbers and "entropy" not in self.programs.metrics
+        largest = np.full_like(self._largest, np.inf) if unknown else self._largest
+        auto = getattr(self.settings, "temperature", None) == "auto"
+        members = [guards.Member(*own, auto) for own in zip(report.finite.tolist(), largest.tolist(), strict=True)]
+        faults = guards.find(rows, members, float(np.max(numbers["gamma"])))
         if faults:
             raise TrainingFault("; ".join(map(str, faults)))
 

@@ -99,7 +99,9 @@ def record_command(path: Path) -> None:
             "git": git_revision(),
         }
     )
-    (path / RUN).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    aside = path / f".{RUN}.partial"
+    aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    aside.replace(path / RUN)
 
 
 @contextmanager
@@ -112,8 +114,10 @@ def locked(path: Path) -> Iterator[None]:
     with open(path / LOCK, "a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise ConfigError(f"another process is training in {path}: wait for it, or stop it first") from None
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be locked ({error.strerror}): train on another file system") from None
         yield
 
 

@@ -10,7 +10,7 @@ from maxent.errors import TrainingFault
 from maxent.run.loggers import Row
 
 DEAD, EXPLODED = 1e-8, 1e4
-"""Learned temperatures beyond these serve nobody: the first is no exploration, the second no reward."""
+"""Learned temperatures beyond these, times the largest pay, serve nobody: no exploration, or nothing else."""
 FAR = 10.0
 """How far beyond what the rewards allow Q may stray before it is called divergence."""
 LONGEST_HORIZON = 1e5
@@ -30,20 +30,32 @@ class Fault(NamedTuple):
         return f"member {self.member} (seed {self.seed}) at step {self.step:,}: {self.what}; {self.causes}"
 
 
-def find(rows: Sequence[Row], finite: Sequence[bool], largest_rewards: Sequence[float], gamma: float) -> list[Fault]:
-    """The faults of a report: its rows, whether each member's arrays are finite, and its largest |reward| so far."""
+class Member(NamedTuple):
+    """What the guards know of a member beside its row."""
+
+    finite: bool
+    """Whether everything it has learned is."""
+    largest: float
+    """The largest pay of one step so far: |reward|, scaled, and the bonus for entropy."""
+    learns_temperature: bool
+
+
+def find(rows: Sequence[Row], members: Sequence[Member], gamma: float) -> list[Fault]:
+    """The faults of a report, one a member at most."""
     faults = []
-    for row, whole, reward in zip(rows, finite, largest_rewards, strict=True):
+    for row, member in zip(rows, members, strict=True):
         numbers = {name: value for name, value in row.items() if isinstance(value, float)}
-        for what, causes in (
-            _not_finite(numbers, whole),
-            _temperature(numbers),
-            _divergence(numbers, reward, gamma),
-        ):
-            if what:
-                faults.append(Fault(row["step"], row["member"], row["seed"], what, causes))
-                break
+        checks = _not_finite(numbers, member), _temperature(numbers, member), _divergence(numbers, member, gamma)
+        found = next((check for check in checks if check), None)
+        if found:
+            faults.append(Fault(row["step"], row["member"], row["seed"], *found))
     return faults
+
+
+def entropy_bonus(row: Row) -> float:
+    """What a step's entropy pays: α times the entropy, which has the weight 1 where no temperature is reported."""
+    entropy, temperature = row.get("entropy", ""), row.get("temperature", 1.0)
+    return abs(float(entropy) * float(temperature)) if "" not in (entropy, temperature) else 0.0
 
 
 def write_report(path: Path, fault: TrainingFault, rows: Sequence[Row]) -> None:
@@ -52,36 +64,33 @@ def write_report(path: Path, fault: TrainingFault, rows: Sequence[Row]) -> None:
     path.write_text(json.dumps({"fault": str(fault), "last": last}, indent=1), encoding="utf-8")
 
 
-def _not_finite(numbers: dict[str, float], whole: bool) -> tuple[str, str]:
+def _not_finite(numbers: dict[str, float], member: Member) -> tuple[str, str] | None:
     bad = [name for name, value in numbers.items() if not math.isfinite(value)]
-    if not bad and whole:
-        return "", ""
+    if not bad and member.finite:
+        return None
     what = f"{bad[0]} is {numbers[bad[0]]}" if bad else "a parameter is not finite"
-    return (
-        what,
-        "often a step size that is too large or rewards of a great scale: lower learning_rate, set max_grad_norm",
-    )
+    return what, "often a step size that is too large, or huge rewards: lower learning_rate, or set max_grad_norm"
 
 
-def _temperature(numbers: dict[str, float]) -> tuple[str, str]:
+def _temperature(numbers: dict[str, float], member: Member) -> tuple[str, str] | None:
+    """Measured in the unit of the rewards. Without any reward a temperature that sinks is as it should be."""
     value = numbers.get("temperature")
-    if value is None or value == 0 or DEAD <= value <= EXPLODED:
-        return "", ""
-    if value < DEAD:
-        return f"the temperature has died: {value:.3g}", "the policy cannot become less random: lower target_entropy"
-    return f"the temperature explodes: {value:.3g}", "the policy cannot reach target_entropy: lower it"
+    if value is None or not member.learns_temperature:
+        return None
+    if value < DEAD * member.largest:
+        return f"the temperature has died: {value:.3g}", "target_entropy is too low: raise it, or fix temperature"
+    if value > EXPLODED * max(member.largest, 1.0):
+        return f"the temperature explodes: {value:.3g}", "the policy cannot reach target_entropy: lower it"
+    return None
 
 
-def _divergence(numbers: dict[str, float], reward: float, gamma: float) -> tuple[str, str]:
+def _divergence(numbers: dict[str, float], member: Member, gamma: float) -> tuple[str, str] | None:
     q = numbers.get("q_mean")
-    if q is None:
-        return "", ""
     horizon = min(1 / (1 - gamma), LONGEST_HORIZON) if gamma < 1 else LONGEST_HORIZON
-    entropy = abs(numbers.get("temperature", 0.0) * numbers.get("entropy", 0.0))
-    most = (reward + entropy) * horizon
-    if abs(q) <= FAR * max(most, 1.0):
-        return "", ""
+    most = member.largest * horizon
+    if q is None or abs(q) <= FAR * max(most, 1.0):
+        return None
     return (
-        f"Q diverges: its mean is {q:.3g}, and rewards of at most {reward:.3g} allow {most:.3g}",
+        f"Q diverges: its mean is {q:.3g}, and what steps have paid allows {most:.3g}",
         "lower learning_rate or utd, or set layer_norm",
     )

@@ -59,7 +59,7 @@ class CSVLogger:
 
     def _append(self, kind: str, rows: Sequence[Row]) -> None:
         path = self._paths[kind]
-        new = not path.exists()
+        new = not path.exists() or not path.stat().st_size
         with open(path, "a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             if new:
