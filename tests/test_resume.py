@@ -230,9 +230,7 @@ def test_a_step_that_breaks_off_leaves_a_whole_checkpoint(tmp_path):
         return take(action)
 
     inner.step = step
-    with pytest.raises(
-        EnvironmentFault, match="environment 0 of member 1, episode 0 .*step 47: RuntimeError"
-    ):
+    with pytest.raises(EnvironmentFault, match="environment 0 of member 1, episode 0 .*step 47: RuntimeError"):
         broken.learn(200)
     again = driver.reopen(tmp_path / "broken")
     assert again.loop.step == 92 and again.loop.ahead == 2
