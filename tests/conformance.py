@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from gymnasium.wrappers import TimeLimit
 
 from maxent.envs.host import HostEnvs
@@ -45,11 +44,6 @@ def observe_and_update(algorithm: Algorithm, config: Any) -> Callable[..., Any]:
         return algorithm.update(static, SPEC, algorithm.observe(static, SPEC, state, batch), batch, key, index)
 
     return function
-
-
-def first_moments(opt: Any) -> Any:
-    """After one update Adam's first moment is 0.1 times the gradient: the gradient."""
-    return jax.tree.map(lambda x: x / 0.1, optax.tree_utils.tree_get(opt, "mu"))
 
 
 def computation(algorithm: Algorithm, config: Any) -> str:

@@ -93,9 +93,9 @@ def quick() -> Iterator[None]:
 
 SMALL = dict(
     hidden_sizes=(8,), batch_size=6, buffer_size=40, learning_starts=4, rollout_length=4, epochs=2, critics=2,
-    target_noise_clip=0.5,
+    target_noise_clip=0.5, learning_rate_steps=(1,), learning_rate_factor=0.5,
 )  # fmt: skip
-"""With two critics and room for noise, without which some settings have nothing to say."""
+"""With two critics, room for noise and a step of the rates, without which some settings have nothing to say."""
 
 
 def settings_of(name: str, **options: Any) -> Any:
@@ -395,7 +395,7 @@ class Run:
         starts = np.ones((len(SEEDS), 2), bool)
         action, _, _ = self.programs.act(loop.view, loop.carry, seen, starts, loop.roots, np.uint32(0), explore=False)
         self.taken = np.asarray(action)
-        loop.resume(loop.ring)
+        loop.resume(loop.moment, loop.ring)
         self.continued = after(loop, STEPS + YOUNG)
 
     def young(self, seeds: Sequence[int], compiled: Programs | None = None) -> list[np.ndarray]:

@@ -330,7 +330,7 @@ def played() -> Callable[..., Rollouts]:
         for total in totals:
             for _ in loop.run(total, 7):
                 pass
-            loop.resume(loop.ring)
+            loop.resume(loop.moment, loop.ring)
         jax.effects_barrier()
         return seen, host, loop
 

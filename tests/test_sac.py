@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose, assert_array_equal
 
 from maxent import networks
@@ -115,16 +116,16 @@ def plain_critics(critics: MLP) -> reference.Arrays:
     return {f"{i}/{name}": x for name, stack in plain(critics).items() for i, x in enumerate(stack)}
 
 
+def first_moments(opt: Any, params: Any) -> Any:
+    """After one update Adam's first moment, one flat vector, is 0.1 times the gradient: the gradient."""
+    return ravel_pytree(params)[1](optax.tree_utils.tree_get(opt, "mu") / 0.1)
+
+
 def plain_gradients(state: State) -> dict[str, reference.Arrays]:
-    """After one update Adam's first moment is 0.1 times the gradient."""
-
-    def first(opt: Any) -> Any:
-        return jax.tree.map(lambda x: x / 0.1, optax.tree_utils.tree_get(opt, "mu"))
-
     return {
-        "policy": plain_policy(first(state.policy_opt)),
-        "critics": plain_critics(first(state.critics_opt)),
-        "temperature": {"log": first(state.temperature_opt)},
+        "policy": plain_policy(first_moments(state.policy_opt, state.policy)),
+        "critics": plain_critics(first_moments(state.critics_opt, state.critics)),
+        "temperature": {"log": first_moments(state.temperature_opt, state.log_temperature)},
     }
 
 

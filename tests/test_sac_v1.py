@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import maxent
-from conformance import computation, first_moments, initial_state, observe_and_update, train
+from conformance import computation, initial_state, observe_and_update, train
 from maxent import networks
 from maxent.algorithms.sac_v1 import SAC_V1, State
 from maxent.config import SACV1Config
@@ -29,6 +29,7 @@ from test_sac import (
     assert_close,
     assert_slopes_agree,
     compiled,
+    first_moments,
     float64,
     make_batch,
     noises_of,
@@ -103,9 +104,9 @@ def test_updates_are_the_papers(options: dict[str, Any], float64: None) -> None:
         assert_close(metrics, expected, rtol=1e-6, atol=1e-8)
         if index == 0 and not config.max_grad_norm:
             close = partial(assert_close, rtol=1e-7, atol=1e-10)
-            close(plain_policy(first_moments(state.policy_opt)), gradients["policy"])
-            close(plain_critics(first_moments(state.critics_opt)), gradients["critics"])
-            close(plain(first_moments(state.value_opt)), gradients["value"])
+            close(plain_policy(first_moments(state.policy_opt, state.policy)), gradients["policy"])
+            close(plain_critics(first_moments(state.critics_opt, state.critics)), gradients["critics"])
+            close(plain(first_moments(state.value_opt, state.value)), gradients["value"])
         assert_close(plain_policy(state.policy), learner.policy.params, rtol=0, atol=1e-9)
         assert_close(plain_critics(state.critics), learner.critics.params, rtol=0, atol=1e-9)
         assert_close(plain(state.value), learner.value.params, rtol=0, atol=1e-9)

@@ -13,7 +13,7 @@ from jax.extend.core import jaxprs_in_params
 from numpy.testing import assert_allclose
 
 import maxent
-from conformance import computation, first_moments, initial_state, observe_and_update, train
+from conformance import computation, initial_state, observe_and_update, train
 from maxent.algorithms import td3
 from maxent.algorithms.ddpg import DDPG
 from maxent.algorithms.sac_deterministic import SAC_DETERMINISTIC
@@ -33,6 +33,7 @@ from test_sac import (
     assert_close,
     assert_slopes_agree,
     compiled,
+    first_moments,
     float64,
     make_batch,
     plain,
@@ -131,10 +132,10 @@ def test_updates_are_the_papers(case: tuple[Paper, dict[str, Any]], float64: Non
         assert_close(metrics, expected, rtol=1e-6, atol=1e-8)
         if not config.max_grad_norm:
             if index == 0:
-                found = plain_critics(first_moments(state.critics_opt))
+                found = plain_critics(first_moments(state.critics_opt, state.critics))
                 assert_close(found, gradients["critics"], rtol=1e-7, atol=1e-10)
             if "policy" in gradients and not moved:
-                found, moved = plain(first_moments(state.policy_opt)), True
+                found, moved = plain(first_moments(state.policy_opt, state.policy)), True
                 assert_close(found, gradients["policy"], rtol=1e-7, atol=1e-10)
         assert_close(plain(state.policy), learner.policy.params, rtol=0, atol=1e-9)
         assert_close(plain_critics(state.critics), learner.critics.params, rtol=0, atol=1e-9)
