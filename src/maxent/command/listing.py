@@ -40,8 +40,9 @@ def environments() -> Iterator[str]:
 
 def algorithms() -> Iterator[str]:
     """Every algorithm and what it is."""
+    width = max(map(len, registry.ALGORITHMS))
     for name, entry in registry.ALGORITHMS.items():
-        yield f"{name:8} {(entry.config.__doc__ or '').splitlines()[0]}"
+        yield f"{name:{width}} {(entry.config.__doc__ or '').splitlines()[0]}"
 
 
 def runs(root: Path) -> Iterator[str]:
