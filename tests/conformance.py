@@ -12,7 +12,8 @@ from gymnasium.wrappers import TimeLimit
 
 from maxent.envs.host import HostEnvs
 from maxent.envs.spaces import spec_of
-from maxent.loops.host import HostLoop, Report
+from maxent.loops.host import HostLoop
+from maxent.loops.loop import Report
 from maxent.loops.programs import Programs
 from maxent.settings import without_numbers
 from maxent.types import Algorithm, Transition

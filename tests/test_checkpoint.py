@@ -435,11 +435,11 @@ def test_a_restored_run_plays_new_episodes(train):
     run = train(True)
     again = driver.reopen(run.path)
     again.learn(140)
-    before, after = ([env.unwrapped.played for env in r.envs._envs[0]] for r in (run, again))
+    before, after = ([env.unwrapped.played for env in r.loop.envs._envs[0]] for r in (run, again))
     for env, (old, seeds) in enumerate(zip(before, after)):
         assert set(old) & set(seeds) <= {old[-1]}
         seeds = [seed for seed in seeds if seed != old[-1]]
-        finished = [e.seed for e in again._recent[0] if e.env == env and e.number >= run.envs.episodes[0, env]]
+        finished = [e.seed for e in again._recent[0] if e.env == env and e.number >= run.loop.envs.episodes[0, env]]
         assert len(finished) > 1 and finished == seeds[: len(finished)]
 
 

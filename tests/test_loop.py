@@ -17,7 +17,8 @@ from maxent.config import SACConfig, TrainConfig
 from maxent.envs.host import HostEnvs
 from maxent.envs.make import Factory
 from maxent.loops.evaluate import evaluate
-from maxent.loops.host import HostLoop, Report, updates_due
+from maxent.loops.host import HostLoop
+from maxent.loops.loop import Report, updates_due
 from maxent.loops.programs import Programs
 from maxent.replay import ring
 from maxent.run import driver

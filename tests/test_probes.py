@@ -19,7 +19,8 @@ from maxent.algorithms.sac import SAC
 from maxent.config import SACConfig
 from maxent.envs.host import HostEnvs
 from maxent.envs.spaces import spec_of
-from maxent.loops.host import HostLoop, Report
+from maxent.loops.host import HostLoop
+from maxent.loops.loop import Report
 from maxent.loops.programs import Programs
 from probes import LONG, Alternating, Constant, Delayed, OneStep, Probe, Target, Terminating, one_hot
 

@@ -38,7 +38,7 @@ def begin(path: Path, algo: str, env: str, settings: dict, **train) -> driver.Dr
 
 def stop_after(run: driver.Driver, steps: int, how=None) -> None:
     """Let `how` happen, or the loop stop, while it takes its step of that number."""
-    take, left = run.envs.step, [steps // run.envs.shape[1]]
+    take, left = run.loop.envs.step, [steps // run.loop.envs.shape[1]]
 
     def step(obs, action):
         left[0] -= 1
@@ -49,7 +49,7 @@ def stop_after(run: driver.Driver, steps: int, how=None) -> None:
                 how()
         return take(obs, action)
 
-    run.envs.step = step
+    run.loop.envs.step = step
 
 
 def all_of(run: driver.Driver) -> dict[str, np.ndarray]:
@@ -142,8 +142,8 @@ def test_an_environment_that_does_not_repeat_itself_is_told_of_once(tmp_path):
     again = driver.reopen(run.path)
     moment = run.loop.moment
     other = moment.journal._replace(actions=moment.journal.actions + np.float32(0.01))
-    assert not again.envs.restore(other, moment.stepped).any()
-    assert again.envs.restore(moment.journal, moment.stepped).all()
+    assert not again.loop.envs.restore(other, moment.stepped).any()
+    assert again.loop.envs.restore(moment.journal, moment.stepped).all()
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
@@ -222,7 +222,7 @@ def test_a_step_that_breaks_off_leaves_a_whole_checkpoint(tmp_path):
     """The step is taken again, the updates made for it are not, and the episodes go on."""
     algo, env, settings, train, _ = CASES["members and environments"]
     broken = begin(tmp_path / "broken", algo, env, settings, **train)
-    inner = broken.envs._envs[1][0].unwrapped
+    inner = broken.loop.envs._envs[1][0].unwrapped
     take, left = inner.step, [47]
 
     def step(action):

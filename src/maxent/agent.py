@@ -103,12 +103,12 @@ class Agent:
     @property
     def observation_space(self) -> gymnasium.Space:
         """Of one environment."""
-        return self._driver.envs.observation_space
+        return self._driver.loop.spaces[0]
 
     @property
     def action_space(self) -> gymnasium.Space:
         """Of one environment."""
-        return self._driver.envs.action_space
+        return self._driver.loop.spaces[1]
 
     @property
     def num_timesteps(self) -> int:

@@ -285,7 +285,7 @@ class TrainConfig:
     """What a run is, apart from the algorithm's own numbers."""
 
     env: str
-    """Gymnasium id, or module:Name of your own class, factory or registered id."""
+    """Gymnasium id, module:Name of your own class, factory or registered id, or jax/… for one on the device."""
     algo: str = "sac"
     """Algorithm; see `maxent list algorithms`."""
     steps: int = setting(100_000, low=1)

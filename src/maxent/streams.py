@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax import Array
 
-STREAMS = ("init", "act", "env", "replay", "update", "eval", "predict")
+STREAMS = ("init", "act", "env", "replay", "update", "eval", "predict", "eval_env")
 
 
 def roots(seeds: Sequence[int], attempt: int = 0) -> Array:

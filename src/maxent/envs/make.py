@@ -9,13 +9,17 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 from gymnasium.wrappers import TimeLimit
 
-from maxent.envs import tasks
+from maxent.envs import spaces, tasks
 from maxent.errors import ConfigError
+from maxent.types import Spec
+
+if TYPE_CHECKING:
+    from maxent.envs.device.env import DeviceEnv
 
 tasks.register()
 EXTRAS = {"mujoco": "mujoco", "box2d": "box2d", "swig": "box2d", "pygame": "classic", "toy_text": "classic"}
@@ -76,6 +80,23 @@ class Factory:
             raise ConfigError(f"{self.name} gives a {type(env).__name__}: it must give a gymnasium.Env")
         return env
 
+    def on_device(self) -> "DeviceEnv | None":
+        """The `DeviceEnv` of such a name, None for every other."""
+        from maxent.envs.device import env
+
+        return env.make(self.name, self.kwargs, self.max_episode_steps) if env.on_device(self.name) else None
+
+    def spec(self) -> Spec:
+        """What its environments show and take."""
+        device = self.on_device()
+        if device is not None:
+            return device.spec
+        env = self()
+        try:
+            return spaces.spec_of(env.observation_space, env.action_space)
+        finally:
+            env.close()
+
     def _maker(self, env: str | gymnasium.Env | Callable[..., gymnasium.Env]) -> Callable[..., gymnasium.Env]:
         if isinstance(env, gymnasium.Env):
             return self._copier(env)
@@ -83,10 +104,17 @@ class Factory:
             found = _from_module(env)
             if found is None:
                 limit = self.max_episode_steps or None
-                return partial(gymnasium.make, env, max_episode_steps=limit, disable_env_checker=True)
+                return partial(self._by_id, max_episode_steps=limit, disable_env_checker=True)
             env = found
         make = env
         return lambda **kwargs: self._limited(make(**kwargs))
+
+    def _by_id(self, **kwargs: Any) -> gymnasium.Env:
+        """What Gymnasium knows by the name, or, of an environment on the device, its twin on the host."""
+        device = self.on_device()
+        if device is not None and not device.twin:
+            raise ConfigError(f"{self.name} runs on the device alone: it has no twin on the host that could be shown")
+        return gymnasium.make(self.name if device is None else device.twin, **kwargs)
 
     def _limited(self, env: gymnasium.Env) -> gymnasium.Env:
         return TimeLimit(env, self.max_episode_steps) if self.max_episode_steps else env

@@ -25,6 +25,25 @@ def spec_of(observation: spaces.Space, action: spaces.Space) -> Spec:
     return Spec(_observation_leaves(observation, "observation space"), _action_leaf(action))
 
 
+def canonical_spaces(spec: Spec) -> tuple[spaces.Space, spaces.Space]:
+    """Spaces of observations and actions that are in canonical form already."""
+
+    def box(leaf: Leaf) -> spaces.Space:
+        dtype = np.dtype(leaf.dtype)
+        if leaf.categories:
+            counts = np.array(leaf.categories).reshape(leaf.shape)
+            return spaces.MultiDiscrete(counts, dtype) if leaf.shape else spaces.Discrete(int(counts), dtype=dtype)
+        if dtype.kind == "f":
+            return spaces.Box(-np.inf, np.inf, leaf.shape, dtype)
+        return spaces.Box(np.iinfo(dtype).min, np.iinfo(dtype).max, leaf.shape, dtype)
+
+    def observed(tree: Tree) -> spaces.Space:
+        return spaces.Dict({k: observed(sub) for k, sub in tree.items()}) if isinstance(tree, dict) else box(tree)
+
+    action = spec.action
+    return observed(spec.obs), box(action) if action.categories else spaces.Box(-1.0, 1.0, action.shape)
+
+
 def write_observation(space: spaces.Space, obs: Tree, out: Tree, at: tuple[int, ...]) -> None:
     """Put an observation of the space into the batch arrays of a tree, at an index.
 

@@ -46,13 +46,13 @@ class Programs:
         """The names of the columns of `Learned.totals`."""
         self.traces: Counter[str] = Counter()
         self._initial_states = jax.jit(jax.vmap(self._initial_state))
-        self.act = jax.jit(self._counted(self._act), static_argnames=("explore", "name"))
-        self.warm_up = jax.jit(self._counted(self._warm_up), static_argnames="envs")
-        self.add = jax.jit(self._counted(ring.add), donate_argnums=0)
-        self.observe = jax.jit(self._counted(self._observe), donate_argnums=0)
-        self.learn = jax.jit(self._counted(self._learn), donate_argnums=0, static_argnames="count")
+        self.act = self.compiled(self._act, static=("explore", "name"))
+        self.warm_up = self.compiled(self._warm_up, static=("envs",))
+        self.add = self.compiled(ring.add, donate=(0,))
+        self.observe = self.compiled(self._observe, donate=(0,))
+        self.learn = self.compiled(self._learn, donate=(0,), static=("count",))
         self.finite = jax.jit(jax.vmap(_finite))
-        self.learn_rollout = jax.jit(self._counted(self._learn_rollout), donate_argnums=0)
+        self.learn_rollout = self.compiled(self._learn_rollout, donate=(0,))
 
     def init(self, roots: Array, swept: dict[str, Array]) -> Learned:
         """A fresh state for every member; `swept` overrides numbers of the config by name, arrays [member]."""
@@ -67,6 +67,10 @@ class Programs:
     def observes(self, learned: Learned, row: Transition) -> bool:
         """Whether the algorithm, with this config, keeps anything of what it observes."""
         return bool(jax.make_jaxpr(self._observe)(learned, row).eqns)
+
+    def compiled(self, function: Any, donate: tuple[int, ...] = (), static: tuple[str, ...] = ()) -> Any:
+        """A function compiled for each shape it meets, and counted; a loop adds its own so."""
+        return jax.jit(self._counted(function), donate_argnums=donate, static_argnames=static)
 
     def _counted(self, function: Any) -> Any:
         def counted(*args: Any, **kwargs: Any) -> Any:

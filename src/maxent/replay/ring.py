@@ -82,6 +82,11 @@ def add(ring: Ring, row: Transition) -> Ring:
     )
 
 
+def extend(ring: Ring, block: Transition, rows: Array) -> Ring:
+    """The ring with so many rows of a block more, arrays [row, member, env, …]; give it donated."""
+    return jax.lax.fori_loop(0, rows, lambda i, ring: add(ring, jax.tree.map(lambda x: x[i], block)), ring)
+
+
 def cut(ring: Ring, where: Array) -> Ring:
     """The ring with the newest row made a boundary for these environments, [member, env]: another episode follows."""
     newest = (ring.written - 1) % capacity(ring)

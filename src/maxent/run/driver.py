@@ -23,14 +23,16 @@ from maxent.config import TrainConfig
 from maxent.envs.host import Envs, Episode, HostEnvs
 from maxent.envs.make import Factory
 from maxent.errors import CheckpointError, ConfigError, Terminated, TrainingFault
+from maxent.loops.device import DeviceLoop, Evaluator
 from maxent.loops.evaluate import PARALLEL, evaluate
-from maxent.loops.host import HostLoop, Moment, Report
+from maxent.loops.host import HostLoop
+from maxent.loops.loop import Loop, Report
 from maxent.loops.programs import Learned, Programs
 from maxent.replay import ring
 from maxent.run import checkpoint, folder, guards
 from maxent.run.loggers import CSVLogger, Logger, Row, TensorBoardLogger, cut_back
 from maxent.settings import check
-from maxent.types import Algorithm, Spec
+from maxent.types import Algorithm, Spec, Tree
 
 WINDOW = 100
 """Episodes over which returns, lengths and successes are averaged."""
@@ -90,12 +92,9 @@ class Driver:
         self.config, self.settings, self.factory, self.path = config, settings, factory, path
         self.seeds = list(range(config.seed, config.seed + config.seeds))
         algorithm = registry.algorithm(config.algo)
-        self.envs = (
-            envs if envs is not None else HostEnvs(factory, self.seeds, config.envs, restarts=config.env_restarts)
-        )
-        refuse_unfit(algorithm, self.envs.spec)
-        self.programs = Programs(algorithm, settings, self.envs.spec)
-        self.loop = HostLoop(self.programs, self.envs, self.seeds, {})
+        self._evaluator: Evaluator | None = None
+        self.loop = self._begin(algorithm, envs)
+        self.programs = self.loop.programs
         self.attempt = 0
         """How often the run has gone back to a checkpoint after a fault: each time with other random numbers."""
         self.best = [-np.inf] * config.seeds
@@ -109,6 +108,18 @@ class Driver:
         self._largest = np.zeros(config.seeds)
         self._last_rows: Sequence[Row] = []
         self._stopped_by: type[BaseException] = KeyboardInterrupt
+
+    def _begin(self, algorithm: Algorithm, envs: Envs | None) -> Loop:
+        """The loop over the user's environments, those of the device, or those that the host makes."""
+        config, device = self.config, self.factory.on_device() if envs is None else None
+        if device is not None:
+            refuse_unfit(algorithm, device.spec)
+            programs = Programs(algorithm, self.settings, device.spec)
+            self._evaluator = Evaluator(programs, device)
+            return DeviceLoop(programs, device, config.envs, self.seeds, {})
+        envs = envs or HostEnvs(self.factory, self.seeds, config.envs, restarts=config.env_restarts)
+        refuse_unfit(algorithm, envs.spec)
+        return HostLoop(Programs(algorithm, self.settings, envs.spec), envs, self.seeds, {})
 
     def learn(self, total: int, callbacks: Sequence[Callback] = ()) -> bool:
         """Train until the step `total`; whether it got there. A run folder is kept up to date on the way.
@@ -183,12 +194,14 @@ class Driver:
         Without a seed, those that the run's own evaluations play; the episodes are a function of the seed alone.
         """
         seeds = self.seeds if seed is None else [seed] * len(self.seeds)
+        if self._evaluator is not None:
+            return self._evaluator.play(self.loop.view, streams.roots(seeds), episodes, explore)
         parallel, restarts = min(episodes, PARALLEL), self.config.env_restarts
         envs = HostEnvs(self.factory, seeds, parallel, stream="eval", restarts=restarts)
         try:
             return evaluate(self.programs, self.loop.view, envs, streams.roots(seeds), episodes, explore)
         finally:
-            self.envs.faults += envs.faults
+            self.loop.faults += envs.faults
             envs.close()
 
     def save(self, path: Path, kind: str = "step") -> Path:
@@ -205,7 +218,7 @@ class Driver:
             "wall_time": self.wall_time,
             "episodes": self._episodes,
             "recent": [[list(e) for e in own] for own in self._recent],
-            "pending": [list(e) for e in self.envs.finished],
+            "pending": [list(e) for e in self.loop.finished],
             "largest": self._largest.tolist(),
             "best": [None if np.isinf(value) else value for value in self.best],
         }
@@ -233,18 +246,18 @@ class Driver:
         self.attempt = counters["attempt"]
         loop.roots = streams.roots(self.seeds, self.attempt)
         self._cut = int((~loop.resume(moment, rows)).sum())
-        self.envs.finished[:] = [Episode(*e) for e in counters["pending"]]
+        self.loop.finished = [Episode(*e) for e in counters["pending"]]
         self._largest = np.array(counters["largest"], float)
         self.wall_time, self._episodes = counters["wall_time"], counters["episodes"]
         self._recent = [deque((Episode(*e) for e in own), maxlen=WINDOW) for own in counters["recent"]]
         self.best = [-np.inf if value is None else value for value in counters["best"]]
 
-    def _read(self, found: Path) -> tuple[dict[str, Any], Learned, Moment, ring.Ring | None]:
+    def _read(self, found: Path) -> tuple[dict[str, Any], Learned, Tree, ring.Ring | None]:
         """Everything that a checkpoint holds, compared with what the settings ask for."""
         loop = self.loop
         learned = checkpoint.load_tree(found, "state", loop.learned)
         moment = checkpoint.load_tree(found, "moment", loop.moment, growing="journal/actions")
-        if moment.journal.lengths.sum() != len(moment.journal.actions) or (moment.journal.lengths < 0).any():
+        if not loop.accepts(moment):
             raise CheckpointError(f"the checkpoint {found} has a damaged journal")
         return _counters(found), jax.tree.map(jnp.array, learned), moment, checkpoint.load_rows(found, loop.ring)
 
@@ -349,11 +362,11 @@ class Driver:
     def _refuse_faults(self, report: Report, rows: Sequence[Row]) -> None:
         """A TrainingFault where a member has gone wrong; what failing environments said is passed on."""
         self._last_rows = rows
-        for fault in self.envs.faults:
+        for fault in self.loop.faults:
             self.warn(f"{fault}; it was made anew, and its episode cut")
-        self.envs.faults.clear()
+        self.loop.faults.clear()
         numbers = jax.device_get(self.loop.learned.state.numbers)
-        paid = numbers.get("reward_scale", 1.0) * self.envs.largest_reward
+        paid = numbers.get("reward_scale", 1.0) * self.loop.largest_reward
         self._largest = np.maximum(self._largest, paid + [guards.entropy_bonus(row) for row in rows])
         unknown = "temperature" in numbers and "entropy" not in self.programs.metrics
         largest = np.full_like(self._largest, np.inf) if unknown else self._largest

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from maxent import registry, streams
-from maxent.envs import spaces
 from maxent.envs.host import Episode, HostEnvs
 from maxent.envs.make import Factory
 from maxent.errors import ConfigError
+from maxent.loops.device import Evaluator
 from maxent.loops.evaluate import PARALLEL, evaluate
 from maxent.loops.programs import Programs
 from maxent.run import checkpoint, folder
@@ -40,6 +40,9 @@ class Policy:
         `make` replaces the environments by others with the same spaces: such as show or record what happens.
         """
         seeds = [self.seed if seed is None else seed]
+        device = self.factory.on_device()
+        if device is not None and make is None:
+            return Evaluator(self.programs, device).play(self.view, streams.roots(seeds), episodes, explore)[0]
         envs = HostEnvs(make or self.factory, seeds, min(episodes, parallel), stream="eval")
         try:
             return evaluate(self.programs, self.view, envs, streams.roots(seeds), episodes, explore)[0]
@@ -58,11 +61,7 @@ def load(path: str | Path, best: bool = False, member: int = 0, env_kwargs: Mapp
     if member >= config.seeds:
         raise ConfigError(f"{path} has no member {member}: its members are numbered from 0 to {config.seeds - 1}")
     factory = Factory(config.env, kwargs | dict(env_kwargs or {}), config.max_episode_steps)
-    env = factory()
-    programs = Programs(
-        registry.algorithm(config.algo), settings, spaces.spec_of(env.observation_space, env.action_space)
-    )
-    env.close()
+    programs = Programs(registry.algorithm(config.algo), settings, factory.spec())
     seeds = range(config.seed, config.seed + config.seeds)
     template = jax.eval_shape(lambda roots: programs.init(roots, {}), streams.roots(seeds))
     found, learned = checkpoint.first_whole(

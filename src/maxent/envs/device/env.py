@@ -50,6 +50,8 @@ def make(name: str, kwargs: Mapping[str, Any], max_episode_steps: int = 0) -> De
     """
     suite, _, task = name.partition("/")
     if suite not in SUITES:
-        raise ConfigError(f"there is no device environment {name!r}: a name begins with {', '.join(SUITES)} and a slash")
+        raise ConfigError(
+            f"there is no device environment {name!r}: a name begins with {', '.join(SUITES)} and a slash"
+        )
     env: DeviceEnv = importlib.import_module(SUITES[suite]).make(task, dict(kwargs))
     return env._replace(time_limit=max_episode_steps or env.time_limit)

@@ -1,0 +1,274 @@
+"""The loop over environments on the device: acting, stepping and learning as one compiled program.
+
+A chunk of iterations is one dispatch. In each of them, in the order of the loop on the host: act, make the updates that
+are due, step the environments. What is new is stored at the chunk's end, because a program that wrote into the replay
+while it reads would copy all of it: a transition is learned from in the next chunk at the earliest. Chunks end at
+multiples of `CHUNK` steps, and where warm-up or a rollout does, so they depend on the absolute step alone.
+
+Warm-up and training are two programs. With as many environments as a chunk has steps, a chunk is one iteration, and
+the loop does what the one on the host does.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from maxent.envs import spaces
+from maxent.envs.device import worlds
+from maxent.envs.device.env import DeviceEnv
+from maxent.envs.device.worlds import World
+from maxent.envs.host import Episode
+from maxent.errors import EnvironmentFault, TrainingFault
+from maxent.loops.evaluate import LONGEST
+from maxent.loops.loop import Loop, Report, updates_due
+from maxent.loops.programs import Learned, Programs
+from maxent.replay import ring
+from maxent.types import Transition, Tree
+
+CHUNK = 32
+"""Steps of a member that are taken in one dispatch."""
+
+
+class Moment(NamedTuple):
+    """Where the acting half of the loop stands."""
+
+    carry: Tree
+    world: World
+
+
+class Ended(NamedTuple):
+    """Which episodes ended in an iteration, and how they went: arrays [member, env]."""
+
+    over: Array
+    number: Array
+    length: Array
+    total_reward: Array
+
+
+class Acted(NamedTuple):
+    """What a chunk gives."""
+
+    learned: Learned
+    carry: Tree
+    world: World
+    rows: Transition
+    """The new rows, without what they were acted on, which the ring has: [iteration, member, env, …]."""
+    ended: Ended
+    """The same axes."""
+
+
+class DeviceLoop(Loop):
+    """The loop over environments that are written in JAX; `envs` of them for each member."""
+
+    def __init__(
+        self,
+        programs: Programs,
+        env: DeviceEnv,
+        envs: int,
+        seeds: Sequence[int],
+        swept: dict[str, Any],
+        chunk: int = CHUNK,
+    ) -> None:
+        super().__init__(programs, (len(seeds), envs), seeds, swept)
+        self.env = env
+        self.world = jax.jit(partial(worlds.begin, env, envs=envs, name="env"))(self.roots)
+        self._begin(worlds.first_row(env, self.world), self.world.obs)
+        self._iterations = max(1, chunk // envs) if self._replays else programs.config.rollout_length
+        self._pending: list[Episode] = []
+        self._ended: list[Ended] = []
+        row = worlds.first_row(env, self.world)._replace(extras=self._extras)
+        self._observes = self._replays and programs.observes(self.learned, row)
+        self._advance = programs.compiled(self._chunk, donate=(0, 1, 2), static=("warm", "due"))
+        self._extend = programs.compiled(ring.extend, donate=(0,))
+
+    @property
+    def moment(self) -> Moment:
+        """What `resume` needs beside the learned, the ring and the counters."""
+        return Moment(self.carry, self.world)
+
+    @property
+    def finished(self) -> list[Episode]:
+        """Episodes that ended since the last report, in order."""
+        episodes = self._pending[:]
+        for ended in jax.device_get(self._ended):
+            for at in zip(*np.nonzero(ended.over), strict=True):
+                _, member, env = map(int, at)
+                number, length = int(ended.number[at]), int(ended.length[at])
+                episodes.append(Episode(member, env, number, -1, float(ended.total_reward[at]), length, None))
+        return episodes
+
+    @finished.setter
+    def finished(self, episodes: list[Episode]) -> None:
+        self._pending = episodes
+        self._ended.clear()
+
+    @property
+    def largest_reward(self) -> np.ndarray:
+        """The largest |reward| that each member has seen, [member]."""
+        return np.asarray(self.world.largest_reward)
+
+    @property
+    def spaces(self) -> tuple[gymnasium.Space, gymnasium.Space]:
+        """Of observations and of actions, in canonical form."""
+        return spaces.canonical_spaces(self.env.spec)
+
+    def run(self, total: int, every: int) -> Iterator[Report]:
+        """Go on to the step `total`, reporting after the chunk that passes a multiple of `every`, and at the end."""
+        while self.step < total and not self.stopping:
+            target = min(total, (self.step // every + 1) * every)
+            while self.step < target and not self.stopping:
+                self._advance_to(total)
+            if self.step >= target:
+                self._refuse_numbers_that_are_none()
+                episodes, self.finished = self.finished, []
+                yield self._report(episodes)
+
+    def resume(self, moment: Moment, rows: ring.Ring | None) -> np.ndarray:
+        """Go on from a restored state: the environments are arrays, and back in the middle of their episodes."""
+        self.carry, self.world = jax.tree.map(jnp.array, moment)
+        kept = np.ones(self.shape, bool)
+        self._take_up(worlds.first_row(self.env, self.world), rows, kept)
+        return kept
+
+    def _advance_to(self, total: int) -> None:
+        """One chunk, no further than the total."""
+        programs, count, step = self.programs, self.shape[1], self.step
+        warm = self._replays and step < programs.config.learning_starts
+        begun, whole = (0, self._iterations * count) if self._replays else (self.learns_from, self._iterations * count)
+        end = min(total, begun + ((step - begun) // whole + 1) * whole)
+        end = min(end, programs.config.learning_starts) if warm else end
+        iterations = -(-(end - step) // count)
+        dues = np.zeros(self._iterations, np.int32)
+        if self._replays and not warm:
+            since = step - self.learns_from
+            dues[:iterations] = [updates_due(programs.config.utd, since + i * count, count) for i in range(iterations)]
+        first, updates = int(dues[0]), int(dues.sum())
+        self.whole = False
+        acted = self._advance(
+            self.learned, self.carry, self.world, self.ring, self.roots, np.uint32(step), np.uint32(self.updates),
+            np.int32(iterations), dues, warm=warm, due=first if (dues[:iterations] == first).all() else None,
+        )  # fmt: skip
+        self.learned, self.carry, self.world = acted.learned, acted.carry, acted.world
+        self.ring = self._extend(self.ring, acted.rows, np.int32(iterations))
+        self._ended.append(acted.ended)
+        self.step += iterations * count
+        self.updates += updates
+        if not self._replays:
+            self._learn_rollout()
+        self.whole = True
+
+    def _refuse_numbers_that_are_none(self) -> None:
+        finite = np.asarray(self.world.finite)
+        if not finite.all():
+            member = int(np.argmin(finite))
+            raise TrainingFault(
+                f"member {member} before step {self.step:,}: its environments gave a reward or an observation that is "
+                "not finite"
+            )
+
+    def _chunk(
+        self,
+        learned: Learned,
+        carry: Tree,
+        world: World,
+        rows: ring.Ring,
+        roots: Array,
+        step: Array,
+        updates: Array,
+        iterations: Array,
+        dues: Array,
+        *,
+        warm: bool,
+        due: int | None,
+    ) -> Acted:
+        """So many iterations from a step on, each with `due` updates or, without that, its own of `dues`."""
+        programs, count = self.programs, self.shape[1]
+
+        def learn(learned: Learned, index: Array, i: Array) -> tuple[Learned, Array]:
+            if due == 0:
+                return learned, index
+            if due is not None:
+                return programs.learn(learned, rows, roots, index, count=due), index + due
+            number = dues[i].astype(jnp.uint32)
+            one = lambda j, learned: programs.learn(learned, rows, roots, index + j, count=1)  # noqa: E731
+            return jax.lax.fori_loop(jnp.uint32(0), number, one, learned), index + number
+
+        def act(learned: Learned, carry: Tree, world: World, now: Array) -> tuple[Array, Tree, Tree]:
+            if warm:
+                nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self._extras)
+                return programs.warm_up(roots, now, envs=count), carry, nothing
+            view = programs.algorithm.view(learned.state)
+            return programs.act(view, carry, world.obs, world.starts, roots, now, explore=True)
+
+        def iterate(i: Array, state: tuple) -> tuple[tuple, tuple[Transition, Ended]]:
+            learned, carry, world, index = state
+            now = step + i.astype(jnp.uint32) * count
+            action, carry, extras = act(learned, carry, world, now)
+            learned, index = learn(learned, index, i)
+            world, row = worlds.step(self.env, world, action, roots, "env", now + count)
+            learned = programs.observe(learned, row) if self._observes else learned
+            ended = Ended(world.over, world.episodes - 1, world.length, world.total_reward)
+            return (learned, carry, world, index), (row._replace(obs=(), extras=extras), ended)
+
+        def store(i: Array, loop: tuple) -> tuple:
+            state, new = iterate(i, loop[0])
+            write = partial(jax.lax.dynamic_update_index_in_dim, index=i, axis=0)
+            return state, jax.tree.map(write, loop[1], new)
+
+        state = learned, carry, world, updates
+        shapes = jax.eval_shape(iterate, iterations, state)[1]
+        empty = jax.tree.map(lambda x: jnp.zeros((self._iterations, *x.shape), x.dtype), shapes)
+        (learned, carry, world, _), (new, ended) = jax.lax.fori_loop(0, iterations, store, (state, empty))
+        return Acted(learned, carry, world, new, ended)
+
+
+class Evaluator:
+    """Plays episodes on the device, with keys of their own."""
+
+    def __init__(self, programs: Programs, env: DeviceEnv) -> None:
+        self._programs, self._env = programs, env
+        self._play = programs.compiled(self._play_all, static=("episodes", "explore"))
+
+    def play(self, view: Tree, roots: Array, episodes: int, explore: bool = False) -> list[list[Episode]]:
+        """So many episodes of every member, [member][episode], each in an environment of its own.
+
+        Raises:
+            EnvironmentFault: where one does not end.
+        """
+        over, length, total = map(np.asarray, self._play(view, roots, episodes=episodes, explore=explore))
+        if not over.all():
+            raise EnvironmentFault(
+                f"an evaluation episode has not ended after {LONGEST:,} steps: set a time limit, max_episode_steps"
+            )
+        return [
+            [Episode(m, i, 0, -1, float(total[m, i]), int(length[m, i]), None) for i in range(episodes)]
+            for m in range(len(over))
+        ]
+
+    def _play_all(self, view: Tree, roots: Array, *, episodes: int, explore: bool) -> tuple[Array, Array, Array]:
+        """Whether each episode ended, its length and total reward, [member, episode]."""
+        programs, env, shape = self._programs, self._env, (len(roots), episodes)
+
+        def going(state: tuple) -> Array:
+            return (~state[0].all()) & (state[-1] < LONGEST)
+
+        def iterate(state: tuple) -> tuple:
+            over, length, total, carry, world, now = state
+            action, carry, _ = programs.act(
+                view, carry, world.obs, world.starts, roots, now, explore=explore, name="eval"
+            )
+            world, _ = worlds.step(env, world, action, roots, "eval_env", now + 1)
+            ends = world.over & ~over
+            length, total = jnp.where(ends, world.length, length), jnp.where(ends, world.total_reward, total)
+            return over | ends, length, total, carry, world, now + 1
+
+        none = jnp.zeros(shape, bool)
+        start = worlds.begin(env, roots, episodes, "eval_env")
+        first = (none, jnp.zeros(shape, jnp.int32), jnp.zeros(shape), programs.initial_carry(shape), start)
+        return jax.lax.while_loop(going, iterate, (*first, jnp.uint32(0)))[:3]

@@ -1,0 +1,328 @@
+"""The device loop: what the loop on the host does, compiled; chunks that depend on the step alone; whole runs."""
+
+import json
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import tiny
+from maxent import cli, registry
+from maxent.config import TrainConfig
+from maxent.envs import spaces
+from maxent.envs.device import env as device
+from maxent.envs.device import worlds
+from maxent.envs.device.env import DeviceEnv
+from maxent.envs.host import Episode, Stepped
+from maxent.envs.make import Factory
+from maxent.errors import ConfigError, EnvironmentFault, TrainingFault
+from maxent.loops.device import DeviceLoop, Evaluator
+from maxent.loops.host import HostLoop
+from maxent.loops.loop import Loop, updates_due
+from maxent.loops.programs import Programs
+from maxent.replay import ring
+from maxent.run import driver
+from maxent.run.loggers import read_csv
+from maxent.types import Leaf, Spec
+
+PENDULUM = "jax/Pendulum-v1"
+CONTINUOUS, DISCRETE = Leaf((2,), "float32"), Leaf((), "int32", (3,))
+
+
+def clock(length: int = 3, limit: int = 0, reward: float = 1.0, action: Leaf = CONTINUOUS, blind=False) -> DeviceEnv:
+    """Shows [what the episode drew, steps taken in it], or nothing; pays `reward`, terminates after `length` steps."""
+    shown = 0.0 if blind else 1.0
+
+    def reset(key):
+        state = jnp.stack([jax.random.uniform(key), 0.0])
+        return state, shown * state
+
+    def step(state, action, key):
+        state = state + jnp.array([0.0, 1.0])
+        return state, shown * state, jnp.float32(reward), state[1] >= length
+
+    return DeviceEnv(Spec(Leaf((2,), "float32"), action), reset, step, limit)
+
+
+def loop_of(env: DeviceEnv, envs: int = 1, seeds=(0,), algo: str = "ddpg", swept=None, **settings) -> DeviceLoop:
+    chunk = settings.pop("chunk", 32)
+    config = registry.entry(algo).config(**{"hidden_sizes": (8,), **settings})
+    return DeviceLoop(Programs(registry.algorithm(algo), config, env.spec), env, envs, list(seeds), swept or {}, chunk)
+
+
+def small(env: DeviceEnv, *args, **settings) -> DeviceLoop:
+    return loop_of(env, *args, **{"batch_size": 8, "buffer_size": 400, "learning_starts": 32, **settings})
+
+
+def run(loop: Loop, total: int, every: int = 1000):
+    return list(loop.run(total, every))
+
+
+def leaves(tree) -> list[np.ndarray]:
+    return [np.asarray(x) for x in jax.tree.leaves(jax.device_get(tree))]
+
+
+def state_of(loop: Loop) -> list[np.ndarray]:
+    """Everything that later steps depend on, but for sums since the last report."""
+    return leaves((loop.learned.state, loop.ring, loop.moment))
+
+
+class OnTheHost:
+    """The same environments with the same keys, stepped one by one for the loop on the host."""
+
+    def __init__(self, env: DeviceEnv, envs: int, seeds) -> None:
+        self.env, self.shape, self.spec = env, (len(seeds), envs), env.spec
+        self.roots = jnp.stack([jax.random.key(seed) for seed in seeds])
+        self.observation_space, self.action_space = spaces.canonical_spaces(env.spec)
+        self.finished: list[Episode] = []
+        self.faults: list[str] = []
+        self.index = 0
+        self._step = jax.jit(partial(worlds.step, env, name="env"))
+
+    def reset(self) -> Stepped:
+        self.world = worlds.begin(self.env, self.roots, self.shape[1], "env")
+        return self._stepped(worlds.first_row(self.env, self.world))
+
+    def step(self, obs, action) -> Stepped:
+        self.index += self.shape[1]
+        self.world, row = self._step(self.world, jnp.array(action), self.roots, index=jnp.uint32(self.index))
+        return self._stepped(row)
+
+    def _stepped(self, row) -> Stepped:
+        row = jax.device_get(row)
+        return Stepped(row, row.next_obs, np.asarray(self.world.starts), np.zeros(self.shape, bool))
+
+
+# --- the same as on the host ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("algo", "action", "envs", "settings"),
+    [
+        ("sac", CONTINUOUS, 1, {"utd": 1.0}),
+        ("td3", CONTINUOUS, 2, {"utd": 0.3, "n_step": 2}),
+        ("sac_discrete", DISCRETE, 2, {"utd": 2.0, "normalize_observations": True}),
+    ],
+)
+def test_chunks_of_one_iteration_do_what_the_host_does(algo, action, envs, settings):
+    env = clock(3, limit=2 if algo == "td3" else 0, action=action)
+    loop = small(env, envs, (0, 1), algo, chunk=1, **settings)
+    host = HostLoop(loop.programs, OnTheHost(env, envs, (0, 1)), [0, 1], {})  # type: ignore[arg-type]
+    run(loop, 120), run(host, 120)
+    assert (loop.step, loop.updates) == (host.step, host.updates) and loop.updates > 10
+    for name in ("obs", "action", "reward", "discount", "boundary"):
+        assert_allclose(getattr(loop.ring, name), getattr(host.ring, name), atol=2e-4, err_msg=name)
+    for a, b in zip(leaves(loop.learned.state), leaves(host.learned.state), strict=True):
+        assert_allclose(a, b, atol=2e-4)
+
+
+@pytest.mark.parametrize(("envs", "utd"), [(1, 1.0), (3, 0.4), (64, 0.125)])
+def test_updates_are_made_on_the_hosts_schedule(envs, utd):
+    loop = small(clock(action=DISCRETE), envs, algo="sac_discrete", utd=utd, buffer_size=2000)
+    for report in loop.run(400, 100):
+        learning = range(0, report.step - loop.learns_from, envs)
+        assert report.updates == sum(updates_due(utd, step, envs) for step in learning)
+    assert loop.step >= 400 and loop.updates > 0
+
+
+@pytest.mark.parametrize("ending", ["terminated", "cut"])
+def test_rows_say_how_episodes_end(ending):
+    env = clock(3) if ending == "terminated" else clock(10, limit=3)
+    loop = small(env, 2, (0, 1))
+    run(loop, 64)
+    obs, boundary, discount, reward = (
+        np.asarray(getattr(loop.ring, n)) for n in ("obs", "boundary", "discount", "reward")
+    )
+    steps = obs[: int(loop.ring.written), ..., 1]
+    assert_array_equal(steps, np.broadcast_to((np.arange(len(steps)) % 4)[:, None, None], steps.shape))
+    last, first = steps == 3, steps == 0
+    assert_array_equal(boundary[: len(steps)], last)
+    assert_array_equal(discount[: len(steps)], np.where(last & (ending == "terminated"), 0, 1))
+    assert_array_equal(reward[: len(steps)], np.where(first, 0, 1))
+    starts = obs[: len(steps), ..., 0][first]
+    assert len(np.unique(starts)) == starts.size, "every episode of every environment draws its own beginning"
+
+
+def test_episodes_are_reported_once_and_as_they_were():
+    env = clock(5, reward=0.5)
+    episodes = [e for report in small(env, 2, (0, 1)).run(120, 10) for e in report.episodes]
+    assert {(e.member, e.env) for e in episodes} == {(m, i) for m in (0, 1) for i in (0, 1)}
+    own = [e for e in episodes if (e.member, e.env) == (1, 1)]
+    assert [e.number for e in own] == list(range(10)) and {(e.length, e.total_reward) for e in own} == {(5, 2.5)}
+
+
+@pytest.mark.parametrize(("limit", "length", "value"), [(2, 99, 10.0), (0, 2, 1 / (1 - 0.45))])
+def test_a_time_limit_is_bootstrapped_from_and_an_end_is_not(limit, length, value):
+    """Reward 1 for ever and γ = 0.9: 1 / (1 - γ). Where every other step ends it, unseen by the agent: 1 / (1 - γ/2)."""
+    env = clock(length, limit, action=Leaf((), "int32", (2,)), blind=True)
+    loop = loop_of(
+        env, 8, algo="sac_discrete", hidden_sizes=(32,), batch_size=64, buffer_size=4000, learning_starts=64, gamma=0.9,
+        learning_rate=3e-3, tau=0.05, temperature=1e-6, utd=0.25,
+    )  # fmt: skip
+    reports = run(loop, 6000, 3000)
+    assert_allclose(reports[-1].metrics["q_mean"], value, rtol=0.05)
+
+
+# --- speed ---------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_traced_after_warm_up():
+    loop = small(clock(), 2)
+    run(loop, 96)
+    before = loop.programs.traces.copy()
+    assert before["chunk"] == 2, "warm-up and training"
+    run(loop, 512, 64)
+    assert loop.programs.traces == before
+
+
+def test_the_compiled_text_has_no_copy_of_the_replay():
+    rows = 7919 * 13 + 1
+    loop = small(clock(), 1, buffer_size=rows - 1)
+    run(loop, 64)
+    seen = []
+    for program, args, static in (
+        (loop._advance, (loop.learned, loop.carry, loop.world, loop.ring, loop.roots, np.uint32(64), np.uint32(0),
+                         np.int32(32), np.ones(32, np.int32)), {"warm": False, "due": 1}),
+        (loop._extend, (loop.ring, _block(loop), np.int32(32)), {}),
+    ):  # fmt: skip
+        text = program.lower(*args, **static).compile().as_text()
+        lines = [line for line in text.splitlines() if f"[{rows}," in line]
+        seen += lines
+        assert not [line for line in lines if " copy(" in line or "copy-start" in line]
+    assert seen, "the replay is in the text"
+
+
+def _block(loop: DeviceLoop):
+    row = worlds.first_row(loop.env, loop.world)._replace(obs=())
+    return jax.tree.map(lambda x: jnp.zeros((32, *x.shape), x.dtype), row)
+
+
+# --- members -------------------------------------------------------------------------------------------------
+
+
+def test_members_are_runs_of_their_own():
+    both, alone = small(clock(), 2, (3, 4)), small(clock(), 2, (4,))
+    run(both, 96), run(alone, 96)
+    for name in ("obs", "reward", "boundary"):
+        assert_array_equal(getattr(both.ring, name)[:, 1], getattr(alone.ring, name)[:, 0])
+    assert_array_equal(both.ring.action[:32, 1], alone.ring.action[:32, 0])
+    for a, b in zip(leaves(both.learned.state), leaves(alone.learned.state), strict=True):
+        assert_allclose(a[1], b[0], atol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_bits_whoever_watches():
+    one, other = small(clock(), 2), small(clock(), 2)
+    evaluator = Evaluator(other.programs, other.env)
+    run(one, 200)
+    for _ in other.run(200, 40):
+        evaluator.play(other.view, other.roots, 3)
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(state_of(one), state_of(other), strict=True))
+
+
+# --- rollouts ------------------------------------------------------------------------------------------------
+
+
+def test_rollout_algorithms_learn_from_whole_rollouts():
+    loop = loop_of(clock(), 2, algo="ppo", rollout_length=16, batch_size=8, epochs=1)
+    reports = run(loop, 160, 32)
+    assert [r.updates for r in reports] == [1, 2, 3, 4, 5] and loop.programs.traces["chunk"] == 1
+
+
+# --- evaluation ----------------------------------------------------------------------------------------------
+
+
+def test_an_evaluation_plays_every_episode_to_its_end():
+    loop = small(clock(4, reward=0.25), 1, (0, 1))
+    played = Evaluator(loop.programs, loop.env).play(loop.view, loop.roots, 5)
+    assert [len(own) for own in played] == [5, 5]
+    assert {(e.length, e.total_reward) for own in played for e in own} == {(4, 1.0)}
+
+
+def test_an_episode_that_never_ends_is_told(monkeypatch):
+    monkeypatch.setattr("maxent.loops.device.LONGEST", 50)
+    loop = small(clock(99))
+    with pytest.raises(EnvironmentFault, match="not ended after 50 steps: set a time limit"):
+        Evaluator(loop.programs, loop.env).play(loop.view, loop.roots, 2)
+
+
+# --- faults --------------------------------------------------------------------------------------------------
+
+
+def test_numbers_that_are_none_stop_the_run_and_name_the_member():
+    def step(state, action, key):
+        return state + 1, state, jnp.where(state[0] > 40, jnp.nan, 0.0), jnp.zeros((), bool)
+
+    env = DeviceEnv(Spec(Leaf((1,), "float32"), CONTINUOUS), lambda key: (jnp.zeros(1), jnp.zeros(1)), step, 0)
+    with pytest.raises(TrainingFault, match="member 0 before step 64: its environments gave"):
+        run(small(env, 1, (0, 1)), 200, 64)
+
+
+@pytest.mark.parametrize("name", ["jaxx/Pendulum-v1", "jax/Pendulum-v2", "brax/none"])
+def test_unknown_names_are_refused(name):
+    with pytest.raises(ConfigError):
+        driver.Driver(TrainConfig(name), tiny.SETTINGS, Factory(name, {}))
+
+
+def test_a_task_without_a_twin_cannot_be_shown(monkeypatch):
+    monkeypatch.setattr(device, "make", lambda *args: clock())
+    with pytest.raises(ConfigError, match="runs on the device alone"):
+        Factory("jax/Clock", {})(render_mode="rgb_array")
+
+
+# --- whole runs ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def config() -> TrainConfig:
+    return TrainConfig(
+        PENDULUM, steps=640, seeds=2, envs=2, eval_every=320, eval_episodes=2, log_every=64, checkpoint_every=128,
+        max_episode_steps=20,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("save_replay", [True, False])
+def test_a_resumed_run_has_the_bits_of_one_that_never_stopped(tmp_path, config, save_replay):
+    config = replace(config, save_replay=save_replay)
+    whole = driver.start(config, tiny.SETTINGS, {}, out=str(tmp_path / "whole"))
+    whole.learn(640)
+    begun = driver.start(config, tiny.SETTINGS, {}, out=str(tmp_path / "begun"))
+    begun.learn(640, [lambda progress: progress.step < 320])
+    again = driver.reopen(tmp_path / "begun")
+    assert again.loop.step == 320
+    again.learn(640)
+    same = [a.tobytes() == b.tobytes() for a, b in zip(state_of(whole.loop), state_of(again.loop), strict=True)]
+    assert all(same) == save_replay, "without its replay a run fills a new one"
+    if save_replay:
+        for name in ("progress.csv", "evaluations.csv"):
+            rows = [read_csv(tmp_path / run / name) for run in ("whole", "begun")]
+            drop = ("wall_time", "steps_per_second")
+            plain = [[{k: v for k, v in row.items() if k not in drop} for row in own] for own in rows]
+            assert plain[0] == plain[1] and plain[0]
+
+
+def test_the_command_trains_evaluates_resumes_and_records(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    words = "--steps 256 --envs 2 --eval-every 128 --log-every 64 --checkpoint-every 128 --eval-episodes 2"
+    sizes = "--sac.hidden-sizes [8] --sac.learning-starts 64 --sac.batch-size 8 --max-episode-steps 10"
+    assert cli.main(["train", PENDULUM, "--out", out, *words.split(), *sizes.split()]) == 0
+    capsys.readouterr()
+    assert cli.main(["eval", out, "--episodes", "3", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["returns"]) == 3 and told["lengths"] == [10, 10, 10]
+    assert cli.main(["resume", out, "--steps", "320"]) == 0
+    assert read_csv(tmp_path / "run" / "progress.csv")[-1]["step"] == "320"
+    assert cli.main(["record", out, "--episodes", "1"]) == 0, "on the twin"
+    assert list((tmp_path / "run" / "videos").iterdir())
+
+
+def test_rings_are_extended_row_by_row():
+    loop = small(clock(), 1, buffer_size=10)
+    block = _block(loop)
+    block = block._replace(reward=jnp.arange(32.0)[:, None, None], next_obs=jnp.zeros((32, 1, 1, 2)))
+    rows = ring.extend(loop.ring, block, jnp.int32(14))
+    assert int(rows.written) == 15
+    assert_array_equal(np.sort(rows.reward[:, 0, 0]), np.arange(3.0, 14.0))
