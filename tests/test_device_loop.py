@@ -157,7 +157,7 @@ def test_episodes_are_reported_once_and_as_they_were():
 
 @pytest.mark.parametrize(("limit", "length", "value"), [(2, 99, 10.0), (0, 2, 1 / (1 - 0.45))])
 def test_a_time_limit_is_bootstrapped_from_and_an_end_is_not(limit, length, value):
-    """Reward 1 for ever and γ = 0.9: 1 / (1 - γ). Where every other step ends it, unseen by the agent: 1 / (1 - γ/2)."""
+    """Reward 1 for ever and γ = 0.9: 1 / (1 - γ). Where every other step is an end, unforeseen: 1 / (1 - γ/2)."""
     env = clock(length, limit, action=Leaf((), "int32", (2,)), blind=True)
     loop = loop_of(
         env, 8, algo="sac_discrete", hidden_sizes=(32,), batch_size=64, buffer_size=4000, learning_starts=64, gamma=0.9,

@@ -72,9 +72,9 @@ class Agent:
     def _open(self, env: AnyEnv, config: TrainConfig, settings: Any, out: str | Path | None) -> None:
         vector = None
         if isinstance(env, gymnasium.vector.VectorEnv):
-            if config.seeds > 1:
+            if config.seeds > 1 or config.sweep:
                 raise ConfigError(
-                    f"a vector environment serves one member and seeds is {config.seeds}: pass its id instead"
+                    "a vector environment serves one member, and seeds or a sweep ask for more: pass its id instead"
                 )
             config = replace(config, envs=env.num_envs)
             vector, (env, self._env_kwargs) = env, _single(env)

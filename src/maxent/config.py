@@ -294,6 +294,9 @@ class TrainConfig:
     """Seed of the first member; everything random follows from it."""
     seeds: int = setting(1, low=1)
     """Members, trained side by side in one process with the seeds seed, seed + 1, …"""
+    sweep: tuple[str, ...] = ()
+    """FIELD=v1,v2,…: members with each of these values of the algorithm's setting, for every seed; several give their
+    product."""
     envs: int = setting(1, low=1)
     """Environments of each member."""
     max_episode_steps: int = setting(0, low=0)

@@ -39,7 +39,7 @@ def read(
                 prog=f"maxent {command}",
                 args=words,
                 default=tyro.MISSING_NONPROP if default is None else default,
-                config=(tyro.conf.FlagCreatePairsOff,) if default is None else (),
+                config=(tyro.conf.FlagCreatePairsOff,) if default is None else (tyro.conf.UseAppendAction,),
                 registry=_VALUES,
                 return_unknown_args=True,
             )

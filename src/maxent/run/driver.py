@@ -32,6 +32,7 @@ from maxent.replay import ring
 from maxent.run import checkpoint, folder, guards
 from maxent.run.loggers import CSVLogger, Logger, Row, TensorBoardLogger, cut_back
 from maxent.settings import check
+from maxent.sweep import members, with_numbers
 from maxent.types import Algorithm, Spec, Tree
 
 WINDOW = 100
@@ -90,36 +91,39 @@ class Driver:
         check(config, "train")
         check(settings, config.algo)
         self.config, self.settings, self.factory, self.path = config, settings, factory, path
-        self.seeds = list(range(config.seed, config.seed + config.seeds))
+        self.members = members(config, settings)
+        self.seeds = [member.seed for member in self.members]
         algorithm = registry.algorithm(config.algo)
         self._evaluator: Evaluator | None = None
         self.loop = self._begin(algorithm, envs)
         self.programs = self.loop.programs
         self.attempt = 0
         """How often the run has gone back to a checkpoint after a fault: each time with other random numbers."""
-        self.best = [-np.inf] * config.seeds
+        self.best = [-np.inf] * len(self.members)
         self.wall_time = 0.0
         self.warn: Callable[[str], None] = warnings.warn
         self._recent: list[deque[Episode]] = [deque(maxlen=WINDOW) for _ in self.seeds]
-        self._episodes = [0] * config.seeds
+        self._episodes = [0] * len(self.members)
         self._warned = False
         self._cut = 0
         self._damaged: list[Path] = []
-        self._largest = np.zeros(config.seeds)
+        self._largest = np.zeros(len(self.members))
         self._last_rows: Sequence[Row] = []
         self._stopped_by: type[BaseException] = KeyboardInterrupt
 
     def _begin(self, algorithm: Algorithm, envs: Envs | None) -> Loop:
         """The loop over the user's environments, those of the device, or those that the host makes."""
         config, device = self.config, self.factory.on_device() if envs is None else None
+        settings, numbers = with_numbers(self.settings, self.members), [member.numbers for member in self.members]
+        swept = {name: jnp.array([own[name] for own in numbers], jnp.float32) for name in numbers[0]}
         if device is not None:
             refuse_unfit(algorithm, device.spec)
-            programs = Programs(algorithm, self.settings, device.spec)
+            programs = Programs(algorithm, settings, device.spec)
             self._evaluator = Evaluator(programs, device)
-            return DeviceLoop(programs, device, config.envs, self.seeds, {})
+            return DeviceLoop(programs, device, config.envs, self.seeds, swept)
         envs = envs or HostEnvs(self.factory, self.seeds, config.envs, restarts=config.env_restarts)
         refuse_unfit(algorithm, envs.spec)
-        return HostLoop(Programs(algorithm, self.settings, envs.spec), envs, self.seeds, {})
+        return HostLoop(Programs(algorithm, settings, envs.spec), envs, self.seeds, swept)
 
     def learn(self, total: int, callbacks: Sequence[Callback] = ()) -> bool:
         """Train until the step `total`; whether it got there. A run folder is kept up to date on the way.
@@ -321,8 +325,8 @@ class Driver:
         played = self.evaluate(self.config.eval_episodes)
         rows = [
             {
-                "step": self.loop.step, "member": e.member, "seed": self.seeds[e.member], "episode": i,
-                "env_seed": e.seed, "return": e.total_reward, "length": e.length,
+                "step": self.loop.step, "member": e.member, "seed": self.seeds[e.member], **self._setting(e.member),
+                "episode": i, "env_seed": e.seed, "return": e.total_reward, "length": e.length,
                 "success": "" if e.success is None else e.success,
             }
             for own in played for i, e in enumerate(own)
@@ -345,6 +349,7 @@ class Driver:
                 "step": report.step,
                 "member": member,
                 "seed": self.seeds[member],
+                **self._setting(member),
                 "updates": report.updates,
                 "episodes": self._episodes[member],
                 "wall_time": 0.0,
@@ -359,6 +364,10 @@ class Driver:
             rows.append(row | metrics)
         return rows
 
+    def _setting(self, member: int) -> Row:
+        """The column that tells members of a sweep apart; runs without one have no such column."""
+        return {"setting": self.members[member].setting} if self.config.sweep else {}
+
     def _refuse_faults(self, report: Report, rows: Sequence[Row]) -> None:
         """A TrainingFault where a member has gone wrong; what failing environments said is passed on."""
         self._last_rows = rows
@@ -370,7 +379,7 @@ class Driver:
         self._largest = np.maximum(self._largest, paid + [guards.entropy_bonus(row) for row in rows])
         unknown = "temperature" in numbers and "entropy" not in self.programs.metrics
         largest = np.full_like(self._largest, np.inf) if unknown else self._largest
-        auto = getattr(self.settings, "temperature", None) == "auto"
+        auto = getattr(self.programs.config, "temperature", None) == "auto"
         members = [guards.Member(*own, auto) for own in zip(report.finite.tolist(), largest.tolist(), strict=True)]
         faults = guards.find(rows, members, float(np.max(numbers["gamma"])))
         if faults:

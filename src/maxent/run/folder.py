@@ -57,6 +57,8 @@ def choose(config: TrainConfig, out: str = "", root: str = "runs") -> Path:
         return path
     env = config.env.replace("/", "-").replace(":", "-")
     name = f"seed-{config.seed}" if config.seeds == 1 else f"seeds-{config.seed}-{config.seed + config.seeds - 1}"
+    if config.sweep:
+        name = "-".join(["sweep", *(text.partition("=")[0].strip() for text in config.sweep), name])
     parent = Path(root) / env / config.algo
     taken = {p.name for p in parent.glob(f"{name}*")}
     return parent / next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(taken) + 3))) if n not in taken)

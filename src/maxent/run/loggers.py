@@ -21,7 +21,7 @@ STABLE_BASELINES_NAMES = {
     "obs_mean": "rollout/obs_mean",
 }
 """Ours → theirs. What is not here goes under train/ with its own name."""
-NOT_CURVES = ("step", "member", "seed", "episodes", "wall_time")
+NOT_CURVES = ("step", "member", "seed", "setting", "episodes", "wall_time")
 
 
 class Logger(Protocol):

@@ -17,6 +17,7 @@ from maxent.loops.device import Evaluator
 from maxent.loops.evaluate import PARALLEL, evaluate
 from maxent.loops.programs import Programs
 from maxent.run import checkpoint, folder
+from maxent.sweep import members, with_numbers
 from maxent.types import Tree
 
 
@@ -58,12 +59,12 @@ def load(path: str | Path, best: bool = False, member: int = 0, env_kwargs: Mapp
         CheckpointError: where there is no checkpoint, or it is damaged or of another version.
     """
     config, settings, kwargs = folder.read(path)
-    if member >= config.seeds:
-        raise ConfigError(f"{path} has no member {member}: its members are numbered from 0 to {config.seeds - 1}")
+    known = members(config, settings)
+    if member >= len(known):
+        raise ConfigError(f"{path} has no member {member}: its members are numbered from 0 to {len(known) - 1}")
     factory = Factory(config.env, kwargs | dict(env_kwargs or {}), config.max_episode_steps)
-    programs = Programs(registry.algorithm(config.algo), settings, factory.spec())
-    seeds = range(config.seed, config.seed + config.seeds)
-    template = jax.eval_shape(lambda roots: programs.init(roots, {}), streams.roots(seeds))
+    programs = Programs(registry.algorithm(config.algo), with_numbers(settings, known), factory.spec())
+    template = jax.eval_shape(lambda roots: programs.init(roots, {}), streams.roots([m.seed for m in known]))
     found, learned = checkpoint.first_whole(
         checkpoint.candidates(Path(path) / folder.CHECKPOINTS, best),
         lambda path: checkpoint.load_tree(path, "state", template),
@@ -71,4 +72,4 @@ def load(path: str | Path, best: bool = False, member: int = 0, env_kwargs: Mapp
     )
     step = checkpoint.read_manifest(found)["step"]
     view = jax.tree.map(lambda x: jnp.array(x[member : member + 1]), programs.algorithm.view(learned.state))
-    return Policy(programs, view, factory, seeds[member], step)
+    return Policy(programs, view, factory, known[member].seed, step)

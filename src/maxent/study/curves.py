@@ -1,7 +1,8 @@
 """Learning curves as pictures, from the CSV files of run folders."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,9 @@ Curve = tuple[np.ndarray, np.ndarray]
 def draw(runs: Sequence[str | Path], out: str | Path) -> None:
     """Draw the evaluation returns of runs over their environment steps into one picture.
 
-    A thick line is the mean over a run's members, thin lines are the members, and the band spans the members' lowest
-    and highest; with one member, its episodes' lowest and highest. The training return, over the last 100 episodes, is
+    A thick line is the interquartile mean over a run's members, thin lines are the members, and the band spans the
+    members' lowest and highest; with one member, the mean, lowest and highest of its episodes. Members with different
+    settings have a colour for each setting. The training return, over the last 100 episodes, is
     dashed and faint.
 
     Raises:
@@ -55,7 +57,8 @@ def draw(runs: Sequence[str | Path], out: str | Path) -> None:
                 f"{out} cannot be written: a picture is {', '.join('.' + name for name in sorted(known))}"
             )
         axes = figure.subplots()
-        drawn = [_draw_run(axes, Path(run), label, i) for i, (run, label) in enumerate(zip(runs, labels))]
+        colours = cycle(COLOURS)
+        drawn = [_draw_run(axes, Path(run), label, colours) for run, label in zip(runs, labels)]
         if not any(drawn):
             raise ConfigError(f"{' '.join(map(str, runs))}: nothing to draw yet, no episode has ended")
         tasks = list(dict.fromkeys((c.env, c.algo) for c in configs))
@@ -64,22 +67,30 @@ def draw(runs: Sequence[str | Path], out: str | Path) -> None:
         axes.set_ylabel("return of an episode")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlim(left=0)
-        axes.legend(loc="best", title=EVALUATION if len(runs) > 1 else None)
+        swept = any(c.sweep for c in configs)
+        axes.legend(loc="best", title=EVALUATION if len(runs) > 1 or swept else None)
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out)
 
 
-def _draw_run(axes: "Axes", run: Path, label: str, index: int) -> bool:
-    """One run's lines; whether there were any."""
-    colour = COLOURS[index % len(COLOURS)]
+def _draw_run(axes: "Axes", run: Path, label: str, colours: Iterator[str]) -> bool:
+    """One run's lines, in a colour for each setting of its members; whether there were any."""
     training = _members(run / folder.PROGRESS, "return_mean")
     evaluations = _members(run / folder.EVALUATIONS, "return")
+    for setting in training or evaluations:
+        name = " ".join(filter(None, (label, setting)))
+        _draw(axes, training.get(setting, []), evaluations.get(setting, []), name, next(colours))
+    return bool(training or evaluations)
+
+
+def _draw(axes: "Axes", training: Sequence[Curve], evaluations: Sequence[Curve], label: str, colour: str) -> None:
+    """The lines of members with one setting."""
     if training:
         steps, returns = _mean(training)
         name = "training, last 100 episodes" if not label else None
         axes.plot(steps, returns, color=colour, alpha=0.4, linewidth=1, linestyle=(0, (4, 2)), label=name)
     if evaluations:
-        steps, mean, low, high = _summary(evaluations)
+        steps, middle, low, high = _summary(evaluations)
         several = len(evaluations) > 1
         what = f"lowest to highest of {len(evaluations)} seeds" if several else "lowest to highest episode"
         if several:
@@ -87,17 +98,19 @@ def _draw_run(axes: "Axes", run: Path, label: str, index: int) -> bool:
                 axes.plot(*_mean([member]), color=colour, alpha=0.45, linewidth=0.8)
         axes.fill_between(steps, low, high, color=colour, alpha=0.13, linewidth=0, label=None if label else what)
         mark = "o" if len(steps) == 1 else None
-        axes.plot(steps, mean, color=colour, linewidth=2.2, marker=mark, label=label or EVALUATION)
-    return bool(training or evaluations)
+        axes.plot(steps, middle, color=colour, linewidth=2.2, marker=mark, label=label or EVALUATION)
 
 
-def _members(path: Path, column: str) -> list[Curve]:
-    """Every member's points in a CSV file, in order; several points may share a step."""
-    points: dict[int, list[tuple[float, float]]] = defaultdict(list)
+def _members(path: Path, column: str) -> dict[str, list[Curve]]:
+    """Every member's points in a CSV file, in order and by setting; several points may share a step."""
+    points: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
     for row in read_csv(path):
         if row[column]:
-            points[int(row["member"])].append((float(row["step"]), float(row[column])))
-    return [(np.array(own)[:, 0], np.array(own)[:, 1]) for _, own in sorted(points.items())]
+            points[row.get("setting", ""), int(row["member"])].append((float(row["step"]), float(row[column])))
+    members: dict[str, list[Curve]] = defaultdict(list)
+    for (setting, _), own in sorted(points.items(), key=lambda item: item[0][1]):
+        members[setting].append((np.array(own)[:, 0], np.array(own)[:, 1]))
+    return dict(members)
 
 
 def _mean(members: Sequence[Curve]) -> Curve:
@@ -107,15 +120,23 @@ def _mean(members: Sequence[Curve]) -> Curve:
     return steps, np.bincount(at, returns) / np.bincount(at)
 
 
+def interquartile_mean(values: np.ndarray) -> float:
+    """The mean of the middle half of the values, [n]; of less than four, of all (arXiv 2108.13264)."""
+    cut = len(values) // 4
+    return float(np.sort(values)[cut : len(values) - cut].mean())
+
+
 def _summary(members: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Steps, and at each the mean, lowest and highest of the members' means; of the episodes, of one member."""
+    """Steps, and at each the interquartile mean, lowest and highest of the members' means; of one member, the mean,
+    lowest and highest of its episodes.
+    """
     steps, mean = _mean(members)
     spread = members if len(members) == 1 else [_mean([member]) for member in members]
     at = np.concatenate([own for own, _ in spread])
     returns = np.concatenate([returns for _, returns in spread])
-    low = np.array([returns[at == step].min() for step in steps])
-    high = np.array([returns[at == step].max() for step in steps])
-    return steps, mean, low, high
+    found = [returns[at == step] for step in steps]
+    middle = mean if len(members) == 1 else np.array([interquartile_mean(own) for own in found])
+    return steps, middle, np.array([own.min() for own in found]), np.array([own.max() for own in found])
 
 
 def _labels(runs: Sequence[Path]) -> list[str]:
