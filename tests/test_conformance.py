@@ -229,7 +229,7 @@ def rehearse(
     """Sixteen steps of learning, written down; `static` is the config given to all functions but `init`."""
     envs = HostEnvs(lambda: Space(observation, ACTIONS[kind]), SEEDS, ENVS)
     programs = rehearsal(name, config, envs.spec)
-    programs._static = programs._static if static is None else static
+    programs.pure.static = programs.pure.static if static is None else static
     loop = HostLoop(programs, envs, SEEDS, {})
     for _ in loop.run(16, 16):
         pass
@@ -312,13 +312,13 @@ def heard_numbers(name: str, kind: str, config: Any) -> set[str]:
         learned = programs.init(roots, values)
         view = programs.algorithm.view(learned.state)
         extras = programs.extras(view, obs, roots)
-        action, _, _ = programs._act(view, carry, obs, starts, roots, jnp.uint32(0), explore=True)
+        action, _, _ = programs.pure.act(view, carry, obs, starts, roots, jnp.uint32(0), explore=True)
         if programs.algorithm.feed == "replay":
             rows = ring.empty(programs.spec, config.buffer_size, 1, ENVS, extras)
-            learned = programs._learn(learned, rows, roots, jnp.uint32(0), count=2)
+            learned = programs.pure.learn(learned, rows, roots, jnp.uint32(0), count=2)
         else:
             rows = ring.empty(programs.spec, config.rollout_length + 1, 1, ENVS, extras)
-            learned = programs._learn_rollout(learned, rows, roots, jnp.uint32(0))
+            learned = programs.pure.learn_rollout(learned, rows, roots, jnp.uint32(0))
         return action, learned._replace(state=learned.state._replace(numbers={}))
 
     values = {key: jnp.full(1, value) for key, value in sorted(numbers(config).items())}
@@ -512,7 +512,7 @@ def test_alone_a_member_learns_the_same(name: str, kind: str, run_of: Any) -> No
 def test_compiled_or_not_the_same_is_computed(name: str, kind: str) -> None:
     """Up to rounding: from the first state to actions, with and without exploring, and an update."""
     programs = Programs(registry.algorithm(name), settings_of(name, **SMALL), spec_of(VECTOR, ACTIONS[kind]))
-    algorithm, config, spec, rng = programs.algorithm, programs._static, programs.spec, np.random.default_rng(0)
+    algorithm, config, spec, rng = programs.algorithm, programs.pure.static, programs.spec, np.random.default_rng(0)
     lead = (6,) if algorithm.feed == "replay" else (4, 2)
     obs, next_obs = rng.standard_normal((2, *lead, 3)).astype(np.float32)
     reward, ones = rng.standard_normal(lead).astype(np.float32), np.ones(lead, np.float32)

@@ -299,6 +299,8 @@ class TrainConfig:
     product."""
     envs: int = setting(1, low=1)
     """Environments of each member."""
+    device: str = "auto"
+    """What learns: auto, cpu, gpu or tpu; gpu:4 shares the members among four."""
     max_episode_steps: int = setting(0, low=0)
     """Time limit of an episode; 0 keeps the environment's own."""
     eval_every: int = setting(10_000, low=0)

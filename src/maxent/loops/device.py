@@ -27,7 +27,7 @@ from maxent.envs.host import Episode
 from maxent.errors import EnvironmentFault, TrainingFault
 from maxent.loops.evaluate import LONGEST
 from maxent.loops.loop import Loop, Report, updates_due
-from maxent.loops.programs import Learned, Programs
+from maxent.loops.programs import LEARNED, MEMBER, RING, ROW, WHOLE, Learned, Programs
 from maxent.replay import ring
 from maxent.types import Transition, Tree
 
@@ -77,15 +77,18 @@ class DeviceLoop(Loop):
     ) -> None:
         super().__init__(programs, (len(seeds), envs), seeds, swept)
         self.env = env
-        self.world = jax.jit(partial(worlds.begin, env, envs=envs, name="env"))(self.roots)
+        begin = partial(worlds.begin, env, envs=envs, name="env")
+        self.world = programs.compiled(begin, (MEMBER,), MEMBER)(self.roots)
         self._begin(worlds.first_row(env, self.world), self.world.obs)
         self._iterations = max(1, chunk // envs) if self._replays else programs.config.rollout_length
         self._pending: list[Episode] = []
         self._ended: list[Ended] = []
         row = worlds.first_row(env, self.world)._replace(extras=self._extras)
         self._observes = self._replays and programs.observes(self.learned, row)
-        self._advance = programs.compiled(self._chunk, donate=(0, 1, 2), static=("warm", "due"))
-        self._extend = programs.compiled(ring.extend, donate=(0,))
+        takes = (LEARNED, MEMBER, MEMBER, RING, MEMBER, WHOLE, WHOLE, WHOLE, WHOLE)
+        gives = Acted(LEARNED, MEMBER, MEMBER, ROW, ROW)  # type: ignore[arg-type]
+        self._advance = programs.compiled(self._chunk, takes, gives, donate=(0, 1, 2), static=("warm", "due"))
+        self._extend = programs.compiled(ring.extend, (RING, ROW, WHOLE), RING, donate=(0,))
 
     @property
     def moment(self) -> Moment:
@@ -131,7 +134,7 @@ class DeviceLoop(Loop):
 
     def resume(self, moment: Moment, rows: ring.Ring | None) -> np.ndarray:
         """Go on from a restored state: the environments are arrays, and back in the middle of their episodes."""
-        self.carry, self.world = jax.tree.map(jnp.array, moment)
+        self.carry, self.world = self.programs.placed(tuple(moment), (MEMBER, MEMBER))
         kept = np.ones(self.shape, bool)
         self._take_up(worlds.first_row(self.env, self.world), rows, kept)
         return kept
@@ -188,23 +191,24 @@ class DeviceLoop(Loop):
         due: int | None,
     ) -> Acted:
         """So many iterations from a step on, each with `due` updates or, without that, its own of `dues`."""
-        programs, count = self.programs, self.shape[1]
+        pure, count = self.programs.pure, self.shape[1]
 
         def learn(learned: Learned, index: Array, i: Array) -> tuple[Learned, Array]:
             if due == 0:
                 return learned, index
             if due is not None:
-                return programs.learn(learned, rows, roots, index, count=due), index + due
+                return pure.learn(learned, rows, roots, index, count=due), index + due
             number = dues[i].astype(jnp.uint32)
-            one = lambda j, learned: programs.learn(learned, rows, roots, index + j, count=1)  # noqa: E731
+            one = lambda j, learned: pure.learn(learned, rows, roots, index + j, count=1)  # noqa: E731
             return jax.lax.fori_loop(jnp.uint32(0), number, one, learned), index + number
 
         def act(learned: Learned, carry: Tree, world: World, now: Array) -> tuple[Array, Tree, Tree]:
             if warm:
-                nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self._extras)
-                return programs.warm_up(roots, now, envs=count), carry, nothing
-            view = programs.algorithm.view(learned.state)
-            return programs.act(view, carry, world.obs, world.starts, roots, now, explore=True)
+                lead = (len(roots), count)
+                nothing = jax.tree.map(lambda x: jnp.zeros((*lead, *x.shape[2:]), x.dtype), self._extras)
+                return pure.warm_up(roots, now, envs=count), carry, nothing
+            view = pure.algorithm.view(learned.state)
+            return pure.act(view, carry, world.obs, world.starts, roots, now, explore=True)
 
         def iterate(i: Array, state: tuple) -> tuple[tuple, tuple[Transition, Ended]]:
             learned, carry, world, index = state
@@ -212,7 +216,7 @@ class DeviceLoop(Loop):
             action, carry, extras = act(learned, carry, world, now)
             learned, index = learn(learned, index, i)
             world, row = worlds.step(self.env, world, action, roots, "env", now + count)
-            learned = programs.observe(learned, row) if self._observes else learned
+            learned = pure.observe(learned, row) if self._observes else learned
             ended = Ended(world.over, world.episodes - 1, world.length, world.total_reward)
             return (learned, carry, world, index), (row._replace(obs=(), extras=extras), ended)
 
@@ -233,7 +237,7 @@ class Evaluator:
 
     def __init__(self, programs: Programs, env: DeviceEnv) -> None:
         self._programs, self._env = programs, env
-        self._play = programs.compiled(self._play_all, static=("episodes", "explore"))
+        self._play = programs.compiled(self._play_all, (MEMBER, MEMBER), MEMBER, static=("episodes", "explore"))
 
     def play(self, view: Tree, roots: Array, episodes: int, explore: bool = False) -> list[list[Episode]]:
         """So many episodes of every member, [member][episode], each in an environment of its own.
@@ -253,16 +257,14 @@ class Evaluator:
 
     def _play_all(self, view: Tree, roots: Array, *, episodes: int, explore: bool) -> tuple[Array, Array, Array]:
         """Whether each episode ended, its length and total reward, [member, episode]."""
-        programs, env, shape = self._programs, self._env, (len(roots), episodes)
+        pure, env, shape = self._programs.pure, self._env, (len(roots), episodes)
 
         def going(state: tuple) -> Array:
             return (~state[0].all()) & (state[-1] < LONGEST)
 
         def iterate(state: tuple) -> tuple:
             over, length, total, carry, world, now = state
-            action, carry, _ = programs.act(
-                view, carry, world.obs, world.starts, roots, now, explore=explore, name="eval"
-            )
+            action, carry, _ = pure.act(view, carry, world.obs, world.starts, roots, now, explore=explore, name="eval")
             world, _ = worlds.step(env, world, action, roots, "eval_env", now + 1)
             ends = world.over & ~over
             length, total = jnp.where(ends, world.length, length), jnp.where(ends, world.total_reward, total)
@@ -270,5 +272,5 @@ class Evaluator:
 
         none = jnp.zeros(shape, bool)
         start = worlds.begin(env, roots, episodes, "eval_env")
-        first = (none, jnp.zeros(shape, jnp.int32), jnp.zeros(shape), programs.initial_carry(shape), start)
+        first = (none, jnp.zeros(shape, jnp.int32), jnp.zeros(shape), pure.initial_carry(shape), start)
         return jax.lax.while_loop(going, iterate, (*first, jnp.uint32(0)))[:3]

@@ -5,6 +5,7 @@ never on who evaluates, saves or resumes.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -12,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maxent import streams
+from maxent import devices, streams
 from maxent.envs.host import Episode
-from maxent.loops.programs import Learned, Programs
+from maxent.loops.programs import MEMBER, RING, Learned, Programs
 from maxent.replay import ring
 from maxent.replay.ring import Ring
 from maxent.types import Transition, Tree
@@ -48,7 +49,7 @@ class Loop:
 
     def __init__(self, programs: Programs, shape: tuple[int, int], seeds: Sequence[int], swept: dict[str, Any]) -> None:
         self.programs, self.shape = programs, shape
-        self.roots = streams.roots(seeds)
+        self.roots = programs.placed(streams.roots(seeds), MEMBER)
         self.step, self.updates = 0, 0
         self.learned: Learned = programs.init(self.roots, swept)
         self.carry: Tree = programs.initial_carry(shape)
@@ -106,7 +107,9 @@ class Loop:
         config, count = self.programs.config, self.shape[1]
         rows = ring_rows(config.buffer_size, count) if self._replays else config.rollout_length + 1
         self._extras = self.programs.extras(self.view, obs, self.roots)
-        self.ring = ring.empty(self.programs.spec, rows, *self.shape, self._extras)
+        empty = partial(ring.empty, self.programs.spec, rows, *self.shape, self._extras)
+        devices.refuse_too_large(jax.eval_shape(empty), self.programs.mesh)
+        self.ring = self.programs.placed(empty(), RING)
         self.learns_from = self._steps_to_collect()
         self._store(row)
 
@@ -117,7 +120,7 @@ class Loop:
     def _take_up(self, row: Transition, rows: Ring | None, kept: np.ndarray) -> None:
         """The ring of a resumed run, its episodes cut where they are not kept."""
         if rows is not None:
-            self.ring = ring.cut(rows, jnp.array(~kept))
+            self.ring = ring.cut(self.programs.placed(rows, RING), jnp.array(~kept))
         else:
             self.ring = ring.fresh(self.ring)
             self._store(row)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from maxent import observations
 from maxent.replay import ring
@@ -32,65 +34,21 @@ class Learned(NamedTuple):
     """How many those are."""
 
 
-class Programs:
-    """The compiled functions for one algorithm, config and environment description.
-
-    `traces` counts how often each was traced: once for every shape it is called with, and never again.
-    """
+class Pieces:
+    """The functions that all loops are made of, for one algorithm, config and environment description; pure."""
 
     def __init__(self, algorithm: Algorithm, config: Any, spec: Spec) -> None:
         self.algorithm, self.spec = algorithm, spec
-        self.config = config
-        self._static = without_numbers(config)
+        self.static = without_numbers(config)
+        """The config that all functions but `init` are given."""
         self.metrics: tuple[str, ...] = (*algorithm.metrics(config), *observations.SUMMARY)
         """The names of the columns of `Learned.totals`."""
-        self.traces: Counter[str] = Counter()
-        self._initial_states = jax.jit(jax.vmap(self._initial_state))
-        self.act = self.compiled(self._act, static=("explore", "name"))
-        self.warm_up = self.compiled(self._warm_up, static=("envs",))
-        self.add = self.compiled(ring.add, donate=(0,))
-        self.observe = self.compiled(self._observe, donate=(0,))
-        self.learn = self.compiled(self._learn, donate=(0,), static=("count",))
-        self.finite = jax.jit(jax.vmap(_finite))
-        self.learn_rollout = self.compiled(self._learn_rollout, donate=(0,))
-
-    def init(self, roots: Array, swept: dict[str, Array]) -> Learned:
-        """A fresh state for every member; `swept` overrides numbers of the config by name, arrays [member]."""
-        members = roots.shape[0]
-        values = {name: jnp.full(members, value) for name, value in numbers(self.config).items()} | swept
-        state = self._initial_states(roots, values)
-        return Learned(state, jnp.zeros((members, len(self.metrics))), jnp.zeros((), jnp.int32))
-
-    def _initial_state(self, root: Array, values: dict[str, Array]) -> Tree:
-        return self.algorithm.init(replace(self.config, **values), self.spec, stream(root, "init", 0))
-
-    def observes(self, learned: Learned, row: Transition) -> bool:
-        """Whether the algorithm, with this config, keeps anything of what it observes."""
-        return bool(jax.make_jaxpr(self._observe)(learned, row).eqns)
-
-    def compiled(self, function: Any, donate: tuple[int, ...] = (), static: tuple[str, ...] = ()) -> Any:
-        """A function compiled for each shape it meets, and counted; a loop adds its own so."""
-        return jax.jit(self._counted(function), donate_argnums=donate, static_argnames=static)
-
-    def _counted(self, function: Any) -> Any:
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            self.traces[function.__name__.lstrip("_")] += 1
-            return function(*args, **kwargs)
-
-        return counted
-
-    def extras(self, view: Tree, obs: Tree, roots: Array) -> Tree:
-        """The shapes of what `act` wants stored with each step, [member, env, …]."""
-        members, envs = jax.tree.leaves(obs)[0].shape[:2]
-        act, starts = partial(self._act, explore=True), np.ones((members, envs), bool)
-        carry = self.initial_carry((members, envs))
-        return jax.eval_shape(act, view, carry, obs, starts, roots, np.uint32(0))[2]
 
     def initial_carry(self, shape: tuple[int, int]) -> Tree:
         """The actor's memory at the beginning of an episode, for environments [member, env]."""
-        return self.algorithm.initial_carry(self._static, self.spec, shape)
+        return self.algorithm.initial_carry(self.static, self.spec, shape)
 
-    def _act(
+    def act(
         self,
         view: Tree,
         carry: Tree,
@@ -112,13 +70,13 @@ class Programs:
 
         def act(view: Tree, carry: Tree, obs: Tree, root: Array) -> tuple[Array, Tree, Tree]:
             key = stream(root, name, step)
-            return self.algorithm.act(self._static, self.spec, view, carry, obs, key, explore)
+            return self.algorithm.act(self.static, self.spec, view, carry, obs, key, explore)
 
         members, envs = starts.shape
         carry = jax.tree.map(begin, self.initial_carry((members, envs)), carry)
         return jax.vmap(act)(view, carry, obs, roots)
 
-    def _warm_up(self, roots: Array, step: Array, *, envs: int) -> Array:
+    def warm_up(self, roots: Array, step: Array, *, envs: int) -> Array:
         """Uniform actions [member, env, …] of the act stream."""
         action = self.spec.action
         shape = (envs, *action.shape)
@@ -131,14 +89,14 @@ class Programs:
 
         return jax.vmap(draw)(roots)
 
-    def _observe(self, learned: Learned, row: Transition) -> Learned:
+    def observe(self, learned: Learned, row: Transition) -> Learned:
         """Show the algorithm one row of new transitions [member, env, …]."""
-        observe = partial(self.algorithm.observe, self._static, self.spec)
+        observe = partial(self.algorithm.observe, self.static, self.spec)
         return learned._replace(state=jax.vmap(observe)(learned.state, row))
 
-    def _learn(self, learned: Learned, rows: ring.Ring, roots: Array, index: Array, *, count: int) -> Learned:
+    def learn(self, learned: Learned, rows: ring.Ring, roots: Array, index: Array, *, count: int) -> Learned:
         """`count` updates from the one numbered `index` on, each from a batch of its own."""
-        config = self._static
+        config = self.static
 
         def one(learned: Learned, index: Array) -> tuple[Learned, None]:
             keys = jax.vmap(lambda root: stream(root, "replay", index))(roots)
@@ -147,22 +105,104 @@ class Programs:
 
         return jax.lax.scan(one, learned, index + jnp.arange(count, dtype=jnp.uint32))[0]
 
-    def _learn_rollout(self, learned: Learned, rows: ring.Ring, roots: Array, index: Array) -> Learned:
+    def learn_rollout(self, learned: Learned, rows: ring.Ring, roots: Array, index: Array) -> Learned:
         """One update from all steps of the full ring, which the algorithm then observes as well.
 
         It learns first: the rollout was acted with the statistics of before.
         """
         rollout = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), ring.rollout(rows))
         learned = self._updated(learned, rollout, roots, index)
-        return self._observe(learned, jax.tree.map(lambda x: x.reshape(x.shape[0], -1, *x.shape[3:]), rollout))
+        return self.observe(learned, jax.tree.map(lambda x: x.reshape(x.shape[0], -1, *x.shape[3:]), rollout))
 
     def _updated(self, learned: Learned, batch: Transition, roots: Array, index: Array) -> Learned:
         keys = jax.vmap(lambda root: stream(root, "update", index))(roots)
-        update = partial(self.algorithm.update, self._static, self.spec)
+        update = partial(self.algorithm.update, self.static, self.spec)
         state, metrics = jax.vmap(update, (0, 0, 0, None))(learned.state, batch, keys, index)
         metrics |= jax.vmap(partial(observations.summary, self.spec))(batch.obs)
         totals = learned.totals + jnp.stack([metrics[name] for name in self.metrics], -1)
         return Learned(state, totals, learned.updates + 1)
+
+
+MEMBER, WHOLE, ROW = P("member"), P(), P(None, "member")
+"""How an array lies on several devices: by its first axis, all of it on each, by its second."""
+LEARNED = Learned(MEMBER, MEMBER, WHOLE)  # type: ignore[arg-type]
+RING = ring.Ring(ROW, ROW, ROW, ROW, ROW, ROW, WHOLE)  # type: ignore[arg-type]
+
+
+class Programs:
+    """The compiled functions for one algorithm, config and environment description.
+
+    `traces` counts how often each was traced: once for every shape it is called with, and never again. `pure` has the
+    functions that they are compiled from, for programs that are made of several.
+
+    Over a mesh of devices, each device has its share of the members. Nothing that a member does needs another one, so
+    every device runs the same program on its own members alone.
+    """
+
+    def __init__(self, algorithm: Algorithm, config: Any, spec: Spec, mesh: Mesh | None = None) -> None:
+        self.algorithm, self.config, self.spec, self.mesh = algorithm, config, spec, mesh
+        self.pure = pure = Pieces(algorithm, config, spec)
+        self.metrics = pure.metrics
+        self.traces: Counter[str] = Counter()
+        self._initial_states = jax.jit(jax.vmap(self._initial_state))
+        learning = (LEARNED, RING, MEMBER, WHOLE)
+        self.act = self.compiled(pure.act, (MEMBER,) * 5 + (WHOLE,), MEMBER, static=("explore", "name"))
+        self.warm_up = self.compiled(pure.warm_up, (MEMBER, WHOLE), MEMBER, static=("envs",))
+        self.add = self.compiled(ring.add, (RING, MEMBER), RING, donate=(0,))
+        self.observe = self.compiled(pure.observe, (LEARNED, MEMBER), LEARNED, donate=(0,))
+        self.learn = self.compiled(pure.learn, learning, LEARNED, donate=(0,), static=("count",))
+        self.learn_rollout = self.compiled(pure.learn_rollout, learning, LEARNED, donate=(0,))
+        self.finite = jax.jit(jax.vmap(_finite))
+
+    def compiled(
+        self, function: Any, takes: tuple, gives: Any, donate: tuple[int, ...] = (), static: tuple[str, ...] = ()
+    ) -> Any:
+        """A function compiled for each shape it meets, and counted; `takes` and `gives` say how its arrays lie."""
+        name = getattr(function, "__name__", "").lstrip("_")
+
+        def counted(*args: Any, **fixed: Any) -> Any:
+            self.traces[name] += 1
+            own = partial(function, **fixed)
+            if self.mesh is not None:
+                own = jax.shard_map(own, mesh=self.mesh, in_specs=takes, out_specs=gives, check_vma=False)
+            return own(*args)
+
+        return jax.jit(counted, donate_argnums=donate, static_argnames=static)
+
+    def placed(self, tree: Tree, specs: Any) -> Tree:
+        """Arrays of NumPy or JAX, on the devices where they belong."""
+        mesh = self.mesh
+        if mesh is None:
+            return jax.tree.map(lambda x: x if isinstance(x, Array) else jnp.array(x), tree)
+        return jax.device_put(
+            tree, jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, P))
+        )
+
+    def init(self, roots: Array, swept: dict[str, Array]) -> Learned:
+        """A fresh state for every member; `swept` overrides numbers of the config by name, arrays [member]."""
+        members = roots.shape[0]
+        values = {name: jnp.full(members, value) for name, value in numbers(self.config).items()} | swept
+        state = self._initial_states(roots, values)
+        learned = Learned(state, jnp.zeros((members, len(self.metrics))), jnp.zeros((), jnp.int32))
+        return self.placed(learned, LEARNED)
+
+    def _initial_state(self, root: Array, values: dict[str, Array]) -> Tree:
+        return self.algorithm.init(replace(self.config, **values), self.spec, stream(root, "init", 0))
+
+    def observes(self, learned: Learned, row: Transition) -> bool:
+        """Whether the algorithm, with this config, keeps anything of what it observes."""
+        return bool(jax.make_jaxpr(self.pure.observe)(learned, row).eqns)
+
+    def initial_carry(self, shape: tuple[int, int]) -> Tree:
+        """The actor's memory at the beginning of an episode, for environments [member, env]."""
+        return self.pure.initial_carry(shape)
+
+    def extras(self, view: Tree, obs: Tree, roots: Array) -> Tree:
+        """The shapes of what `act` wants stored with each step, [member, env, …]."""
+        members, envs = jax.tree.leaves(obs)[0].shape[:2]
+        act, starts = partial(self.pure.act, explore=True), np.ones((members, envs), bool)
+        carry = self.initial_carry((members, envs))
+        return jax.eval_shape(act, view, carry, obs, starts, roots, np.uint32(0))[2]
 
 
 def _finite(state: Tree) -> Array:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maxent import registry, streams
+from maxent import devices, registry, streams
 from maxent.config import TrainConfig
 from maxent.envs.host import Envs, Episode, HostEnvs
 from maxent.envs.make import Factory
@@ -27,7 +27,7 @@ from maxent.loops.device import DeviceLoop, Evaluator
 from maxent.loops.evaluate import PARALLEL, evaluate
 from maxent.loops.host import HostLoop
 from maxent.loops.loop import Loop, Report
-from maxent.loops.programs import Learned, Programs
+from maxent.loops.programs import LEARNED, MEMBER, Learned, Programs
 from maxent.replay import ring
 from maxent.run import checkpoint, folder, guards
 from maxent.run.loggers import CSVLogger, Logger, Row, TensorBoardLogger, cut_back
@@ -116,14 +116,18 @@ class Driver:
         config, device = self.config, self.factory.on_device() if envs is None else None
         settings, numbers = with_numbers(self.settings, self.members), [member.numbers for member in self.members]
         swept = {name: jnp.array([own[name] for own in numbers], jnp.float32) for name in numbers[0]}
+        mesh = devices.choose(config.device, len(self.members))
         if device is not None:
             refuse_unfit(algorithm, device.spec)
-            programs = Programs(algorithm, settings, device.spec)
+            programs = Programs(algorithm, settings, device.spec, mesh)
             self._evaluator = Evaluator(programs, device)
             return DeviceLoop(programs, device, config.envs, self.seeds, swept)
         envs = envs or HostEnvs(self.factory, self.seeds, config.envs, restarts=config.env_restarts)
         refuse_unfit(algorithm, envs.spec)
-        return HostLoop(Programs(algorithm, settings, envs.spec), envs, self.seeds, swept)
+        return HostLoop(Programs(algorithm, settings, envs.spec, mesh), envs, self.seeds, swept)
+
+    def _roots(self, seeds: Sequence[int], attempt: int = 0) -> jax.Array:
+        return self.programs.placed(streams.roots(seeds, attempt), MEMBER)
 
     def learn(self, total: int, callbacks: Sequence[Callback] = ()) -> bool:
         """Train until the step `total`; whether it got there. A run folder is kept up to date on the way.
@@ -189,7 +193,7 @@ class Driver:
             if _counters(known)["step"] > self.loop.step:  # of the attempt that is given up
                 checkpoint.set_aside(known)
         self.attempt = attempt
-        self.loop.roots = streams.roots(self.seeds, attempt)
+        self.loop.roots = self._roots(self.seeds, attempt)
         self.warn(f"{fault}; going back to step {self.loop.step:,} with other random numbers")
 
     def evaluate(self, episodes: int, seed: int | None = None, explore: bool = False) -> list[list[Episode]]:
@@ -199,11 +203,11 @@ class Driver:
         """
         seeds = self.seeds if seed is None else [seed] * len(self.seeds)
         if self._evaluator is not None:
-            return self._evaluator.play(self.loop.view, streams.roots(seeds), episodes, explore)
+            return self._evaluator.play(self.loop.view, self._roots(seeds), episodes, explore)
         parallel, restarts = min(episodes, PARALLEL), self.config.env_restarts
         envs = HostEnvs(self.factory, seeds, parallel, stream="eval", restarts=restarts)
         try:
-            return evaluate(self.programs, self.loop.view, envs, streams.roots(seeds), episodes, explore)
+            return evaluate(self.programs, self.loop.view, envs, self._roots(seeds), episodes, explore)
         finally:
             self.loop.faults += envs.faults
             envs.close()
@@ -248,7 +252,7 @@ class Driver:
         loop.step, loop.updates, loop.learns_from = counters["step"], counters["updates"], counters["learns_from"]
         loop.ahead, loop.whole = counters["ahead"], True
         self.attempt = counters["attempt"]
-        loop.roots = streams.roots(self.seeds, self.attempt)
+        loop.roots = self._roots(self.seeds, self.attempt)
         self._cut = int((~loop.resume(moment, rows)).sum())
         self.loop.finished = [Episode(*e) for e in counters["pending"]]
         self._largest = np.array(counters["largest"], float)
@@ -263,7 +267,7 @@ class Driver:
         moment = checkpoint.load_tree(found, "moment", loop.moment, growing="journal/actions")
         if not loop.accepts(moment):
             raise CheckpointError(f"the checkpoint {found} has a damaged journal")
-        return _counters(found), jax.tree.map(jnp.array, learned), moment, checkpoint.load_rows(found, loop.ring)
+        return _counters(found), self.programs.placed(learned, LEARNED), moment, checkpoint.load_rows(found, loop.ring)
 
     @contextmanager
     def _interrupted_between_iterations(self) -> Iterator[None]:

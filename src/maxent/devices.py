@@ -1,0 +1,67 @@
+"""Which devices a run learns on, how they share its members, and whether they have room for its replay."""
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from maxent.errors import ConfigError
+from maxent.types import Tree
+
+KINDS = ("auto", "cpu", "gpu", "tpu")
+
+
+def choose(words: str, members: int) -> Mesh | None:
+    """The devices for "auto", "cpu", "gpu", "gpu:4", …; None for the one that JAX takes by itself.
+
+    Raises:
+        ConfigError: where there are not so many of them, or they cannot share the members evenly.
+    """
+    kind, colon, number = words.partition(":")
+    if kind not in KINDS or (colon and not (number.isdigit() and int(number) > 0)) or (kind == "auto" and colon):
+        raise ConfigError(f"train.device is {words!r}: it must be auto, cpu, gpu or tpu, or how many, as in gpu:4")
+    if kind == "auto":
+        return None
+    try:
+        found = jax.devices(kind)
+    except RuntimeError:
+        have = ", ".join(sorted({device.platform for device in jax.devices()}))
+        raise ConfigError(f"train.device is {words!r} and JAX finds no {kind} here, only {have}") from None
+    count = int(number or 1)
+    if count > len(found):
+        raise ConfigError(f"train.device is {words!r} and this machine has {len(found)} {kind}")
+    if members % count:
+        raise ConfigError(
+            f"train.device is {words!r} and there are {members} members: each device needs as many of them"
+        )
+    if count == 1 and found[0] == jax.devices()[0]:
+        return None
+    return Mesh(np.array(found[:count]), ("member",))
+
+
+def refuse_too_large(replay: Tree, mesh: Mesh | None) -> None:
+    """Raise a ConfigError, before anything is allocated, where a replay of these shapes does not fit."""
+    devices = [jax.devices()[0]] if mesh is None else list(mesh.devices.flat)
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(replay)) / len(devices)
+    free = free_bytes(devices[0])
+    if free is not None and needed > free:
+        each = f" on each of {len(devices)} devices" if len(devices) > 1 else ""
+        raise ConfigError(
+            f"the replay needs {needed / 1e9:.1f} GB{each} and {free / 1e9:.1f} GB are free: "
+            "lower buffer_size, or the number of members"
+        )
+
+
+def free_bytes(device: Any) -> int | None:
+    """Memory that is free on a device, None where nobody knows."""
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        pages, size = "SC_AVPHYS_PAGES", "SC_PAGE_SIZE"
+        return os.sysconf(pages) * os.sysconf(size) if pages in os.sysconf_names else None

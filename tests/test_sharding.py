@@ -1,0 +1,95 @@
+"""Members shared by several devices: simulated ones, since a CPU serves as many as it is told."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from maxent import devices
+from maxent.errors import ConfigError
+
+SCRIPT = """
+import sys
+import jax
+import numpy as np
+from maxent.config import TrainConfig
+from maxent.envs.make import Factory
+from maxent.run import driver
+import tiny
+
+env, algo, shared = sys.argv[1:4]
+settings = {"hidden_sizes": (8,), "learning_rate": 1e-3}
+settings |= {"rollout_length": 32, "batch_size": 16} if algo == "ppo" else {
+    "learning_starts": 40, "batch_size": 8, "buffer_size": 1999}
+from maxent import registry
+from maxent.settings import build
+config = build(registry.entry(algo).config, settings, algo)
+
+def run(device, seeds=4):
+    made = driver.Driver(
+        TrainConfig(env, algo, steps=96, seeds=seeds, device=device, max_episode_steps=25), config,
+        Factory(env, {}, 25))
+    made.learn(96)
+    return made
+
+alone, both = run("auto"), run(shared)
+ring = both.loop.ring.reward
+assert len(ring.sharding.device_set) == int(shared[4:]), ring.sharding
+assert ring.addressable_shards[0].data.shape[1] == 4 // int(shared[4:])
+for name in ("obs", "action", "reward", "boundary"):
+    a, b = (np.asarray(getattr(r.loop.ring, name), np.float64)[:40] for r in (alone, both))
+    np.testing.assert_allclose(a, b, atol=1e-5, err_msg=name)
+for a, b in zip(*(jax.tree.leaves(r.loop.learned.state) for r in (alone, both)), strict=True):
+    np.testing.assert_allclose(np.asarray(a), np.asarray(b), atol=2e-4)
+returns = [[e.total_reward for own in r.evaluate(2) for e in own] for r in (alone, both)]
+np.testing.assert_allclose(*returns, rtol=1e-2)
+if algo != "ppo":
+    args = both.loop.learned, both.loop.ring, both.loop.roots, np.uint32(0)
+    text = both.programs.learn.lower(*args, count=1).compile().as_text()
+    assert "all-gather" not in text and "all-reduce" not in text, "members need nothing of each other"
+print("equal")
+"""
+
+
+@pytest.mark.parametrize(
+    ("env", "algo", "shared"),
+    [("Pendulum-v1", "sac", "cpu:4"), ("jax/CartPole-v1", "ppo", "cpu:2")],
+)
+def test_shared_members_learn_what_they_would_alone(env, algo, shared):
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    environment["PYTHONPATH"] = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, env, algo, shared], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "equal", done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("cuda", "must be auto, cpu, gpu or tpu"),
+        ("gpu:", "must be auto, cpu, gpu or tpu"),
+        ("cpu:0", "must be auto, cpu, gpu or tpu"),
+        ("auto:2", "must be auto, cpu, gpu or tpu"),
+        ("tpu", "JAX finds no tpu here, only"),
+        ("cpu:4096", "this machine has"),
+    ],
+)
+def test_devices_that_are_not_there_are_refused(words, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        devices.choose(words, 4096)
+
+
+def test_members_that_cannot_be_shared_evenly_are_refused(monkeypatch):
+    monkeypatch.setattr(devices.jax, "devices", lambda kind=None: [object(), object()])
+    with pytest.raises(ConfigError, match="there are 3 members"):
+        devices.choose("cpu:2", 3)
+
+
+def test_a_replay_that_does_not_fit_is_refused_before_it_is_made(monkeypatch):
+    monkeypatch.setattr(devices, "free_bytes", lambda device: 2 * 10**9)
+    devices.refuse_too_large({"obs": np.empty((1000, 1000, 400), np.float32)}, None)
+    with pytest.raises(ConfigError, match=r"the replay needs 2.4 GB and 2.0 GB are free: lower buffer_size"):
+        devices.refuse_too_large({"obs": np.empty((1000, 1000, 600), np.float32)}, None)
