@@ -21,6 +21,7 @@ from maxent.config import (
     SACConfig,
     SACDiscreteConfig,
     SACV1Config,
+    SQLConfig,
     TD3Config,
     TrainConfig,
 )
@@ -48,11 +49,13 @@ TASKS = {
             learning_rate_decay_updates=24_750, tau=0.05, initial_temperature=0.1, target_entropy_ratio=0.7,
         ),
     ),
+    "walker-sql": (TrainConfig("Walker2d-v5", "sql", steps=150_000, max_episode_steps=800), SQLConfig(kernel_particles=16)),
+    "walker-sac": (TrainConfig("Walker2d-v5", "sac", steps=150_000, max_episode_steps=800), SACConfig()),
     "lunar-discrete": (
         TrainConfig("LunarLander-v3", "sac_discrete", steps=300_000, seeds=3),
         SACDiscreteConfig(
-            hidden_sizes=(128, 128), batch_size=128, utd=0.5, learning_rate=1e-3,
-            learning_rate_decay_updates=149_500, tau=0.01,
+            hidden_sizes=(128, 128), batch_size=128, utd=0.5, learning_rate=1e-3, n_step=4,
+            learning_rate_decay_updates=149_500, tau=0.01, initial_temperature=0.1, target_entropy_ratio=0.6,
         ),
     ),
 }  # fmt: skip
