@@ -49,7 +49,10 @@ TASKS = {
             learning_rate_decay_updates=24_750, tau=0.05, initial_temperature=0.1, target_entropy_ratio=0.7,
         ),
     ),
-    "walker-sql": (TrainConfig("Walker2d-v5", "sql", steps=150_000, max_episode_steps=800), SQLConfig(kernel_particles=16)),
+    "walker-sql": (
+        TrainConfig("Walker2d-v5", "sql", steps=150_000, max_episode_steps=800),
+        SQLConfig(kernel_particles=16),
+    ),
     "walker-sac": (TrainConfig("Walker2d-v5", "sac", steps=150_000, max_episode_steps=800), SACConfig()),
     "lunar-discrete": (
         TrainConfig("LunarLander-v3", "sac_discrete", steps=300_000, seeds=3),
