@@ -1,8 +1,10 @@
 """Environments on the device: our own are Gymnasium's, and in no suite is a time limit an end."""
 
 import dataclasses
+import inspect
 import sys
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -232,6 +234,14 @@ def test_a_missing_package_is_named_with_what_brings_it(suite: str, monkeypatch:
         make(f"{suite}/anything", {})
 
 
+def test_the_example_in_the_documentation_is_an_environment() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "device-environments.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(page.partition("```python\n")[2].partition("```")[0], names)
+    *_, reward, terminated = conforms(names["env"], envs=2, steps=100)
+    assert_array_equal(terminated, reward < -3)
+
+
 # Stand-ins: what follows tests the adapters' own logic on tiny modules with the suites' interfaces, so that it runs
 # where the suites are not installed. The real ones are tested below, where they are.
 
@@ -411,3 +421,95 @@ def test_an_old_gymnax_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_gymnax(monkeypatch, base=SimpleNamespace())
     with pytest.raises(ConfigError, match=r"Gymnax is older than 1\.0.*pip install"):
         make("gymnax/Counter", {})
+
+
+# The real suites, where they are installed.
+
+theirs = pytest.mark.filterwarnings("ignore")
+
+
+def a_limit_of_three_ends_nothing(name: str, kwargs: dict, limit: str, steps: int = 8) -> tuple[Any, ...]:
+    """The suite's own limit, set to three steps, changes no flag in what is then played; the episode is returned."""
+    short, long = make(name, {**kwargs, limit: 3}), make(name, kwargs)
+    assert short.time_limit == 3 < long.time_limit
+    actions = actions_of(long.spec, (steps,))
+    runs = [episode(env, actions) for env in (short, long)]
+    assert_array_equal(runs[0][4], runs[1][4])
+    return runs[1]
+
+
+@theirs
+def test_brax() -> None:
+    """Behind its limit nothing ends, while Brax's own wrapper raises the flag there."""
+    envs = pytest.importorskip("brax.envs")
+    env = make("brax/fast", {})
+    assert env.time_limit == inspect.signature(envs.create).parameters["episode_length"].default
+    conforms(env)
+    assert not episode(env, actions_of(env.spec, (env.time_limit + 100,)))[4].any()
+    wrapped = envs.create("fast", episode_length=3, auto_reset=False)
+    state = wrapped.reset(jax.random.key(0))
+    assert [bool((state := wrapped.step(state, jnp.zeros(1))).done) for _ in range(3)] == [False, False, True]
+    obs = make("brax/fast", {"obs_mode": "dict_latent_state", "asymmetric_obs": True}).spec.obs
+    assert obs.keys() == {"state", "latent_pixels/view_0", "latent_pixels/view_1"}
+    with pytest.raises(ConfigError, match="brax/hopper has no argument 'bakend': did you mean backend"):
+        make("brax/hopper", {"bakend": "mjx"})
+    with pytest.raises(ConfigError, match="brax/hopper cannot be made: backend should be in"):
+        make("brax/hopper", {"backend": "warp"})
+
+
+@theirs
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["generalized", "spring", "mjx"])
+def test_brax_plays(backend: str) -> None:
+    """A pole that may fall: it ends where Brax says, and never in between."""
+    pytest.importorskip("brax.envs")
+    env = make("brax/inverted_pendulum", {"backend": backend})
+    starts, obs, _, terminated = conforms(env, envs=4, steps=300)
+    assert len(np.unique(starts, axis=0)) == 4
+    assert_array_equal(terminated, np.abs(obs[..., 1]) > 0.2)
+    assert terminated.any() and not terminated.all()
+
+
+@theirs
+@pytest.mark.slow
+def test_playground() -> None:
+    """Nothing but a simulation that diverges ends an episode of this task, and no limit does."""
+    pytest.importorskip("mujoco_playground")
+    name = "playground/CartpoleBalance"
+    *_, terminated = a_limit_of_three_ends_nothing(name, {}, "episode_length")
+    assert not terminated.any()
+    env = make(name, {"action_repeat": 4})
+    assert env.time_limit == 250 and env.spec == Spec(Leaf((5,), "float32"), Leaf((1,), "float32"))
+    starts, _, reward, _ = conforms(env, envs=4, steps=100)
+    assert len(np.unique(starts, axis=0)) == 4 and 1 < reward.max() <= 4
+    with pytest.raises(ConfigError, match="has no argument 'episode_lenght': did you mean episode_length"):
+        make(name, {"episode_lenght": 3})
+    with pytest.raises(ConfigError, match="has no environment 'CheetaRun': did you mean CheetahRun"):
+        make("playground/CheetaRun", {})
+
+
+@theirs
+def test_gymnax() -> None:
+    """Gymnax's own step raises its flag at the limit, ours never does."""
+    gymnax = pytest.importorskip("gymnax")
+    *_, terminated = a_limit_of_three_ends_nothing("gymnax/Pendulum-v1", {}, "max_steps_in_episode")
+    assert not terminated.any()
+    env, params = gymnax.make("Pendulum-v1")
+    _, state = env.reset(jax.random.key(0), params.replace(max_steps_in_episode=1))
+    assert env.step(jax.random.key(0), state, jnp.zeros(1), params.replace(max_steps_in_episode=1))[4]
+    env = make("gymnax/CartPole-v1", {"force_mag": 5.0})
+    assert env.spec == make("jax/CartPole-v1", {}).spec and env.time_limit == 500
+    _, obs, _, terminated = conforms(env, envs=4, steps=300)
+    assert_array_equal(terminated, (np.abs(obs[..., 0]) > 2.4) | (np.abs(obs[..., 2]) > np.deg2rad(12)))
+    with pytest.raises(ConfigError, match="gymnax/CartPole-v1 has no argument 'force_mga': did you mean force_mag"):
+        make("gymnax/CartPole-v1", {"force_mga": 5.0})
+
+
+@theirs
+@pytest.mark.slow
+def test_all_of_gymnax() -> None:
+    registered = pytest.importorskip("gymnax").registered_envs
+    for name in registered:
+        if name != "MNISTBandit-bsuite":  # downloads its pictures
+            conforms(make(f"gymnax/{name}", {}), envs=3, steps=60)
+            a_limit_of_three_ends_nothing(f"gymnax/{name}", {}, "max_steps_in_episode", steps=60)

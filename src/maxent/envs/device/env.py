@@ -64,7 +64,9 @@ def make(name: str, kwargs: Mapping[str, Any], max_episode_steps: int = 0) -> De
     known = module.names()
     if task not in known:
         raise ConfigError(f"the suite {suite!r} has no environment {task!r}{suggestion(task, known)}")
-    env: DeviceEnv = module.make(task, dict(kwargs))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        env: DeviceEnv = module.make(task, dict(kwargs))
     return env._replace(time_limit=max_episode_steps or env.time_limit)
 
 
