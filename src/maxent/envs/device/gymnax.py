@@ -43,8 +43,7 @@ def make(name: str, kwargs: Mapping[str, Any]) -> DeviceEnv:
         env, params = gymnax.make(name)
         entries = [f.name for f in dataclasses.fields(params)]
         check_arguments(where, kwargs, [*entries, *inspect.signature(type(env)).parameters])
-        if len(of_class := {key: value for key, value in kwargs.items() if key not in entries}):
-            env, params = gymnax.make(name, **of_class)
+        env, params = gymnax.make(name, **{key: value for key, value in kwargs.items() if key not in entries})
         params = params.replace(**{key: value for key, value in kwargs.items() if key in entries})
         convert = gymnax.environments.spaces.gymnax_space_to_gym_space
         space = convert(env.action_space(params))
