@@ -18,9 +18,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
 from maxent.envs import tasks
-from maxent.envs.device import playground
+from maxent.envs.device import on_device, playground
 from maxent.envs.device.engine import engine_env
-from maxent.envs.device.env import DeviceEnv, environment_action, make, on_device
+from maxent.envs.device.env import DeviceEnv, environment_action, make
 from maxent.envs.spaces import environment_action as on_the_host
 from maxent.envs.spaces import spec_of
 from maxent.errors import ConfigError

@@ -15,9 +15,10 @@ from hypothesis.extra import numpy as nps
 from numpy.testing import assert_array_equal
 
 import tiny
-from maxent.envs.host import HostEnvs, VectorEnvs
+from maxent.envs.host import HostEnvs
 from maxent.envs.make import Factory
 from maxent.envs.spaces import empty_batch, environment_action, spec_of, write_observation
+from maxent.envs.vector import VectorEnvs
 from maxent.errors import ConfigError, EnvironmentFault
 from maxent.replay import ring
 from maxent.streams import episode_seed

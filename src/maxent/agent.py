@@ -18,8 +18,8 @@ import numpy as np
 from maxent import registry
 from maxent.config import TrainConfig
 from maxent.envs import spaces
-from maxent.envs.host import VectorEnvs
 from maxent.envs.make import Factory
+from maxent.envs.vector import VectorEnvs
 from maxent.errors import ConfigError
 from maxent.run import folder
 from maxent.run.driver import Callback, Driver, Evaluation

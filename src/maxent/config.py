@@ -320,6 +320,10 @@ class TrainConfig:
     the last checkpoint and on with other random numbers."""
     env_restarts: int = setting(0, low=0)
     """Times that environments which raise or break their description are made anew; their episode is cut."""
+    env_workers: int = setting(0, low=0)
+    """Processes that step the environments; 0 steps them in this one, which is faster for cheap ones."""
+    step_timeout: float = setting(0.0, low=0)
+    """Seconds after which a step (or reset) in a worker process is taken for one that hangs; 0 waits for ever."""
     video: bool = False
     """Record a video of the final policy."""
 
@@ -328,3 +332,5 @@ class TrainConfig:
         for name in ("eval_every", "checkpoint_every"):
             if getattr(self, name) % self.log_every:
                 yield name, f" and log_every {self.log_every}: it must be a multiple, since both happen at a report"
+        if self.step_timeout and not self.env_workers:
+            yield "step_timeout", " and env_workers 0: only a process of its own can be ended when it hangs"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 from gymnasium.wrappers import TimeLimit
 
-from maxent.envs import spaces, tasks
+from maxent.envs import device, spaces, tasks
 from maxent.errors import ConfigError
 from maxent.types import Spec
 
@@ -44,6 +44,7 @@ class Factory:
         self.kwargs, self.max_episode_steps = dict(kwargs or {}), max_episode_steps
         self.name = env if isinstance(env, str) else _name(env)
         self.remakeable = ":" in self.name or isinstance(env, str)
+        self._given = env
         self._instance = env if isinstance(env, gymnasium.Env) else None
         if isinstance(env, gymnasium.Env) and env.spec is not None:
             self.kwargs = dict(env.spec.kwargs)
@@ -82,20 +83,28 @@ class Factory:
 
     def on_device(self) -> "DeviceEnv | None":
         """The `DeviceEnv` of such a name, None for every other."""
+        if not device.on_device(self.name):
+            return None
         from maxent.envs.device import env
 
-        return env.make(self.name, self.kwargs, self.max_episode_steps) if env.on_device(self.name) else None
+        return env.make(self.name, self.kwargs, self.max_episode_steps)
 
     def spec(self) -> Spec:
         """What its environments show and take."""
-        device = self.on_device()
-        if device is not None:
-            return device.spec
+        written_in_jax = self.on_device()
+        if written_in_jax is not None:
+            return written_in_jax.spec
         env = self()
         try:
             return spaces.spec_of(env.observation_space, env.action_space)
         finally:
             env.close()
+
+    def __reduce__(self) -> Any:
+        """How it is sent to another process: by what it was made of, and by what is registered here under its id."""
+        if isinstance(self._given, gymnasium.Env):
+            raise TypeError("an environment that was made here stays here")
+        return _received, (gymnasium.registry.get(self.name), self._given, self.kwargs, self.max_episode_steps)
 
     def _maker(self, env: str | gymnasium.Env | Callable[..., gymnasium.Env]) -> Callable[..., gymnasium.Env]:
         if isinstance(env, gymnasium.Env):
@@ -111,10 +120,12 @@ class Factory:
 
     def _by_id(self, **kwargs: Any) -> gymnasium.Env:
         """What Gymnasium knows by the name, or, of an environment on the device, its twin on the host."""
-        device = self.on_device()
-        if device is not None and not device.twin:
+        written_in_jax = self.on_device()
+        if written_in_jax is None:
+            return gymnasium.make(self.name, **kwargs)
+        if not written_in_jax.twin:
             raise ConfigError(f"{self.name} runs on the device alone: it has no twin on the host that could be shown")
-        return gymnasium.make(self.name if device is None else device.twin, **kwargs)
+        return gymnasium.make(written_in_jax.twin, **kwargs)
 
     def _limited(self, env: gymnasium.Env) -> gymnasium.Env:
         return TimeLimit(env, self.max_episode_steps) if self.max_episode_steps else env
@@ -136,6 +147,12 @@ class Factory:
                 ) from None
 
         return copied
+
+
+def _received(spec: gymnasium.envs.registration.EnvSpec | None, *arguments: Any) -> Factory:
+    if spec is not None:
+        gymnasium.registry.setdefault(spec.id, spec)
+    return Factory(*arguments)
 
 
 def _name(env: gymnasium.Env | Callable[..., gymnasium.Env]) -> str:

@@ -22,6 +22,7 @@ from maxent import devices, registry, streams
 from maxent.config import TrainConfig
 from maxent.envs.host import Envs, Episode, HostEnvs
 from maxent.envs.make import Factory
+from maxent.envs.workers import Workers
 from maxent.errors import CheckpointError, ConfigError, Terminated, TrainingFault
 from maxent.loops.device import DeviceLoop, Evaluator
 from maxent.loops.evaluate import PARALLEL, evaluate
@@ -94,6 +95,7 @@ class Driver:
         self.members = members(config, settings)
         self.seeds = [member.seed for member in self.members]
         algorithm = registry.algorithm(config.algo)
+        self._make = Workers(factory, config.env_workers, config.step_timeout) if config.env_workers else factory
         self._evaluator: Evaluator | None = None
         self.loop = self._begin(algorithm, envs)
         self.programs = self.loop.programs
@@ -118,11 +120,15 @@ class Driver:
         swept = {name: jnp.array([own[name] for own in numbers], jnp.float32) for name in numbers[0]}
         mesh = devices.choose(config.device, len(self.members))
         if device is not None:
+            if config.env_workers:
+                raise ConfigError(
+                    f"train.env_workers is {config.env_workers} and {config.env} runs on the device: drop it"
+                )
             refuse_unfit(algorithm, device.spec)
             programs = Programs(algorithm, settings, device.spec, mesh)
             self._evaluator = Evaluator(programs, device)
             return DeviceLoop(programs, device, config.envs, self.seeds, swept)
-        envs = envs or HostEnvs(self.factory, self.seeds, config.envs, restarts=config.env_restarts)
+        envs = envs or HostEnvs(self._make, self.seeds, config.envs, restarts=config.env_restarts)
         refuse_unfit(algorithm, envs.spec)
         return HostLoop(Programs(algorithm, settings, envs.spec, mesh), envs, self.seeds, swept)
 
@@ -205,7 +211,7 @@ class Driver:
         if self._evaluator is not None:
             return self._evaluator.play(self.loop.view, self._roots(seeds), episodes, explore)
         parallel, restarts = min(episodes, PARALLEL), self.config.env_restarts
-        envs = HostEnvs(self.factory, seeds, parallel, stream="eval", restarts=restarts)
+        envs = HostEnvs(self._make, seeds, parallel, stream="eval", restarts=restarts)
         try:
             return evaluate(self.programs, self.loop.view, envs, self._roots(seeds), episodes, explore)
         finally:

@@ -15,17 +15,10 @@ import jax.numpy as jnp
 from gymnasium import spaces
 from jax import Array
 
+from maxent.envs.device import SUITES
 from maxent.errors import ConfigError
 from maxent.settings import suggestion
 from maxent.types import Spec, Tree
-
-SUITES = {
-    "jax": "maxent.envs.device.own",
-    "brax": "maxent.envs.device.brax",
-    "playground": "maxent.envs.device.playground",
-    "gymnax": "maxent.envs.device.gymnax",
-}
-"""What stands before the slash of a name → the module whose `make` and `names` know the rest."""
 
 
 class DeviceEnv(NamedTuple):
@@ -44,11 +37,6 @@ class DeviceEnv(NamedTuple):
     twin: str = ""
     """The Gymnasium environment that is the same task on the host, takes the same arguments, and can be rendered;
     empty where there is none."""
-
-
-def on_device(name: str) -> bool:
-    """Whether a name is that of an environment for the device: `jax/…`, `brax/…`, `playground/…` or `gymnax/…`."""
-    return name.partition("/")[0] in SUITES and ":" not in name
 
 
 def make(name: str, kwargs: Mapping[str, Any], max_episode_steps: int = 0) -> DeviceEnv:

@@ -1,0 +1,361 @@
+"""Environments in processes of their own: one that crashes or hangs costs an episode, and not the run.
+
+A worker serves several environments. What they are asked is sent to all workers before the first answer is waited for,
+so they work at the same time; a worker answers in the order in which it was asked. When a process ends, or is ended
+because it has not answered in time, the oldest of its unanswered requests is to blame; the others are cancelled, and
+their environments are `lost`: they begin anew in a new process.
+
+A worker is a plain subprocess. A `multiprocessing.Process` would run the user's own script a second time, and a forked
+one would deadlock with JAX's threads. Nothing here needs JAX, so workers are small and start quickly.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from itertools import count
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import gymnasium
+
+from maxent.errors import ConfigError, MaxentError
+
+GRACE = 2.0
+"""Seconds in which a worker whose socket was closed may end by itself."""
+
+
+class Shown(NamedTuple):
+    """What one step of an environment gives."""
+
+    obs: Any
+    reward: float
+    discount: float
+    """0 where the episode terminated, else 1."""
+    boundary: bool
+    """Whether the episode is over."""
+    success: float | None
+    """1 or 0 at the end of an episode whose environment reports `is_success`."""
+
+
+class RemoteError(Exception):
+    """What an environment in a worker has raised, or what has become of its process; its text is whole."""
+
+
+class Lost(Exception):
+    """An environment is not where its episode is, and not to blame for it."""
+
+
+def perform(env: gymnasium.Env, name: str, argument: Any) -> Any:
+    """Do what an environment is asked: "reset" with a seed gives an observation, "step" with an action `Shown`."""
+    if name == "reset":
+        obs, _ = env.reset(seed=argument)
+        return obs
+    obs, reward, terminated, truncated, info = env.step(argument)
+    over = bool(terminated or truncated)
+    success = float(info["is_success"]) if over and "is_success" in info else None
+    return Shown(obs, float(reward), float(not terminated), over, success)
+
+
+def ask(env: "gymnasium.Env | RemoteEnv", name: str, argument: Any) -> Callable[[], Any]:
+    """Ask an environment to `perform`; the function that gives its answer, or raises what it raised.
+
+    An environment of this process does it when that function is called. One in a worker does it meanwhile; the function
+    raises `Lost` where its process has ended and another one's request is to blame.
+    """
+    return env.ask(name, argument) if isinstance(env, RemoteEnv) else partial(perform, env, name, argument)
+
+
+def lost() -> Any:
+    """The answer of an environment that is lost."""
+    raise Lost
+
+
+def told(error: Exception) -> str:
+    """What an environment raised, in words: a ValueError is a sentence by itself."""
+    whole = isinstance(error, ValueError | RemoteError)
+    return str(error) if whole else f"{type(error).__name__}: {error}"
+
+
+class Workers:
+    """Makes environments that live in so many processes, each where there are fewest.
+
+    Args:
+        make: What makes an environment; it is sent to the processes, and imported there.
+        count: Processes at most. Each is started when it is needed, and ends when its last environment is closed.
+        timeout: Seconds that a process may take for one step or reset; 0 waits for ever.
+
+    Raises:
+        ConfigError: where `make` cannot be sent.
+    """
+
+    def __init__(self, make: Callable[[], gymnasium.Env], count: int, timeout: float = 0.0) -> None:
+        try:
+            self._pickled = pickle.dumps(make)
+        except Exception:
+            name = getattr(make, "name", "") or getattr(make, "__qualname__", type(make).__qualname__)
+            raise ConfigError(
+                f"env_workers is {count} and the environment {name} cannot be sent to another process: "
+                "pass its id, or a class or function of a module, or set env_workers to 0"
+            ) from None
+        self._workers: list[_Worker] = []
+        self._workers += [_Worker(self._workers, timeout) for _ in range(count)]
+
+    def __call__(self) -> "RemoteEnv":
+        """A new environment."""
+        return RemoteEnv(min(self._workers, key=lambda worker: len(worker.environments)), self._pickled)
+
+
+class RemoteEnv:
+    """An environment in a worker."""
+
+    _numbers = count()
+
+    def __init__(self, worker: "_Worker", pickled: bytes) -> None:
+        self._worker, self._pickled, self._number = worker, pickled, next(self._numbers)
+        worker.environments.add(self._number)
+        self._make()
+
+    @property
+    def observation_space(self) -> gymnasium.Space:
+        """As the environment has it when it was made."""
+        return self._spaces()[0]
+
+    @property
+    def action_space(self) -> gymnasium.Space:
+        """As the environment has it when it was made."""
+        return self._spaces()[1]
+
+    @property
+    def lost(self) -> bool:
+        """Whether its process has ended since it was made: only a reset makes it anew."""
+        return self._life != self._worker.life
+
+    def ask(self, name: str, argument: Any) -> Callable[[], Any]:
+        """See `maxent.envs.workers.ask`."""
+        if self.lost and name == "reset":
+            self._make()
+        if self.lost:
+            return lost
+        made, done = self._made, self._worker.ask(self._number, name, argument)
+
+        def answer() -> Any:
+            self._worker.wait(made)
+            return self._worker.wait(done)
+
+        return answer
+
+    def close(self) -> None:
+        """Close it, and its process, if it was the last one there."""
+        try:
+            self.ask("close", None)()
+        except Lost:
+            pass
+        finally:
+            self._worker.remove(self._number)
+
+    def _make(self) -> None:
+        self._life = self._worker.life
+        self._made: Future = self._worker.ask(self._number, "make", self._pickled)
+
+    def _spaces(self) -> tuple[gymnasium.Space, gymnasium.Space]:
+        try:
+            return self._worker.wait(self._made)
+        except RemoteError as error:
+            raise ConfigError(f"the environment cannot be made in a worker process: {error}") from error
+
+
+class _Worker:
+    """The end of a worker that is in this process."""
+
+    def __init__(self, peers: list["_Worker"], timeout: float) -> None:
+        self._peers, self._timeout = peers, timeout
+        self.environments: set[int] = set()
+        """Numbers of those that live there."""
+        self.life = 0
+        """Processes that have ended."""
+        self._unsent: list[tuple[int, str, Any]] = []
+        self._waiting: deque[tuple[Future, float | None]] = deque()
+        """What has no answer yet, and how many seconds each of it may take."""
+        self._process: subprocess.Popen | None = None
+
+    def remove(self, number: int) -> None:
+        """Forget an environment."""
+        self.environments.discard(number)
+        if not self.environments and self._process is not None:
+            self._stop()
+
+    def ask(self, number: int, name: str, argument: Any) -> Future:
+        """Ask an environment; it is sent when anybody waits."""
+        future: Future = Future()
+        self._unsent.append((number, name, argument))
+        self._waiting.append((future, None if name == "make" else self._timeout or None))
+        return future
+
+    def wait(self, future: Future) -> Any:
+        """The answer, once it has come."""
+        while not future.done():
+            for worker in self._peers:
+                worker._send()
+            if not future.done():
+                self._receive()
+        if future.cancelled():
+            raise Lost
+        return future.result()
+
+    def _send(self) -> None:
+        """Everything at once: a worker that reads all before it answers cannot wait for who waits for it."""
+        if not self._unsent:
+            return
+        if self._process is None:
+            self._start()
+        unsent, self._unsent = self._unsent, []
+        try:
+            self._connection.send(unsent)
+        except OSError:
+            self._lose(self._obituary())
+        except BaseException:  # an interrupt, perhaps in the middle of a message
+            self._lose("interrupted")
+            raise
+
+    def _receive(self) -> None:
+        timeout = self._waiting[0][1]
+        try:
+            if not self._connection.poll(timeout):
+                return self._lose(f"it has not answered for {timeout:g} s, and its process was ended")
+            message = self._connection.recv_bytes()
+        except (EOFError, OSError):
+            return self._lose(self._obituary())
+        except BaseException:
+            self._lose("interrupted")
+            raise
+        future, _ = self._waiting.popleft()
+        try:
+            good, answer = pickle.loads(message)
+        except Exception as error:
+            good, answer = False, RemoteError(f"its answer cannot be read: {told(error)}")
+        if good:
+            future.set_result(answer)
+        else:
+            future.set_exception(answer)
+
+    def _start(self) -> None:
+        ours, theirs = multiprocessing.Pipe()
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; from maxent.envs import workers; workers.serve({theirs.fileno()})"
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            process_group=0,  # a Ctrl-C is for the parent, which knows what to do
+        )
+        theirs.close()
+        self._connection = ours
+        self._end = weakref.finalize(self, _end, self._process, ours)
+
+    def _lose(self, why: str) -> None:
+        """End the process, if it has not ended, and blame the oldest request."""
+        assert self._process is not None
+        self._process.kill()
+        self._waiting.popleft()[0].set_exception(RemoteError(why))
+        self._stop()
+
+    def _stop(self) -> None:
+        self._end()
+        self._process = None
+        self.life += 1
+        for future, _ in self._waiting:
+            future.cancel()
+        self._waiting.clear()
+        self._unsent.clear()
+
+    def _obituary(self) -> str:
+        """How a process ended that has closed its socket."""
+        assert self._process is not None
+        try:
+            code = self._process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            return "its process has closed its socket"
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"its process {how}"
+
+
+def _end(process: subprocess.Popen, connection: Connection) -> None:
+    """Let a process end by itself, else end it."""
+    connection.close()
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+# --- in the worker ------------------------------------------------------------------------------------------
+
+
+def serve(handle: int) -> None:
+    """Answer the requests that come through the socket of that file descriptor, until it is closed."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the parent ends in its own way, and closes the socket
+    threading.Thread(target=_leave_when_closed, args=(handle,), daemon=True).start()
+    envs: dict[int, gymnasium.Env] = {}
+    with contextlib.suppress(EOFError, OSError), Connection(handle) as connection:
+        while True:
+            for request in connection.recv():
+                connection.send_bytes(_answer(envs, *request))
+    for env in envs.values():
+        with contextlib.suppress(Exception):
+            env.close()
+
+
+def _answer(envs: dict[int, gymnasium.Env], number: int, name: str, argument: Any) -> bytes:
+    """What is sent back: whether all went well, and the answer or what was raised."""
+    try:
+        return pickle.dumps((True, _fulfil(envs, number, name, argument)))
+    except MaxentError as error:
+        return pickle.dumps((False, error))
+    except Exception as error:
+        remote = RemoteError(told(error))
+        remote.add_note(traceback.format_exc())
+        return pickle.dumps((False, remote))
+
+
+def _fulfil(envs: dict[int, gymnasium.Env], number: int, name: str, argument: Any) -> Any:
+    if name == "make":
+        env = envs[number] = _factory(argument)()
+        return env.observation_space, env.action_space
+    if name == "close":
+        return envs.pop(number).close() if number in envs else None
+    return perform(envs[number], name, argument)
+
+
+def _factory(pickled: bytes) -> Callable[[], gymnasium.Env]:
+    try:
+        return pickle.loads(pickled)
+    except (AttributeError, ImportError) as error:
+        raise ConfigError(
+            f"the environment cannot be imported in a worker process ({error}): put it into a module of its own, or "
+            "set env_workers to 0"
+        ) from None
+
+
+def _leave_when_closed(handle: int) -> None:
+    """End this process when its parent is gone, even where an environment hangs."""
+    watch = select.poll()
+    watch.register(handle, 0)  # that the other end was closed is told unasked
+    watch.poll()
+    time.sleep(GRACE)
+    os._exit(1)
