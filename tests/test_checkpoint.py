@@ -18,7 +18,7 @@ import tiny
 from maxent.config import TrainConfig
 from maxent.errors import CheckpointError
 from maxent.replay import ring
-from maxent.run import checkpoint, driver, folder
+from maxent.run import checkpoint, driver, files, folder
 from maxent.types import Leaf, Spec, Transition
 
 PER_FILE = 8
@@ -52,6 +52,16 @@ def filled(rows: int, capacity: int = 20) -> ring.Ring:
     return real
 
 
+def save(path: Path, step: int, state, moment, counters, rows, kind="step", known=()) -> Path:
+    return checkpoint.write(path, checkpoint.take(kind, step, state, moment, counters, rows, known))
+
+
+def rewrite(path: Path, manifest: dict) -> None:
+    """Put another manifest in place, its checksum as it has to be."""
+    manifest = checkpoint.sealed({name: value for name, value in manifest.items() if name != "sha256"})
+    (path / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+
+
 def assert_same(one, other) -> None:
     """The same structure, dtypes and bits."""
     assert jax.tree.structure(one) == jax.tree.structure(other)
@@ -63,7 +73,7 @@ def template(tree):
     return jax.tree.map(jnp.zeros_like, tree)
 
 
-def files(path: Path) -> dict[str, tuple[int, bytes]]:
+def contents(path: Path) -> dict[str, tuple[int, bytes]]:
     """Every file below a folder: when it was written, and what it holds."""
     found = [p for p in sorted(path.rglob("*")) if p.is_file()]
     return {str(p.relative_to(path)): (p.stat().st_mtime_ns, p.read_bytes()) for p in found}
@@ -76,7 +86,7 @@ def files(path: Path) -> dict[str, tuple[int, bytes]]:
 def test_what_is_loaded_is_what_was_saved(tmp_path, rows):
     """Every leaf's bits, with the ring empty, full and wrapped."""
     saved = filled(rows)
-    path = checkpoint.save(tmp_path, 5, STATE, MOMENT, COUNTERS, saved)
+    path = save(tmp_path, 5, STATE, MOMENT, COUNTERS, saved)
     assert checkpoint.find(tmp_path) == [path]
     assert_same(checkpoint.load_tree(path, "state", template(STATE)), STATE)
     assert_same(checkpoint.load_rows(path, template(saved)), saved)
@@ -84,7 +94,7 @@ def test_what_is_loaded_is_what_was_saved(tmp_path, rows):
 
 
 def test_a_checkpoint_without_a_replay(tmp_path):
-    path = checkpoint.save(tmp_path, 5, STATE, MOMENT, COUNTERS, None)
+    path = save(tmp_path, 5, STATE, MOMENT, COUNTERS, None)
     assert checkpoint.load_rows(path, filled(0)) is None
     assert not (tmp_path / "replay").exists()
 
@@ -92,16 +102,17 @@ def test_a_checkpoint_without_a_replay(tmp_path):
 def test_a_row_goes_into_a_file_once(tmp_path):
     """A second checkpoint writes the new rows; files that were full stay as they are, and both can be loaded."""
     rings = [filled(20), filled(27), filled(60)]
-    paths = [checkpoint.save(tmp_path, 1, STATE, MOMENT, COUNTERS, rings[0])]
-    before = files(tmp_path / "replay")
-    paths.append(checkpoint.save(tmp_path, 2, STATE, MOMENT, COUNTERS, rings[1]))
-    after = files(tmp_path / "replay")
+    paths = [save(tmp_path, 1, STATE, MOMENT, COUNTERS, rings[0])]
+    before = contents(tmp_path / "replay")
+    known = checkpoint.replay_files(paths[0])
+    paths.append(save(tmp_path, 2, STATE, MOMENT, COUNTERS, rings[1], known=known))
+    after = contents(tmp_path / "replay")
     assert {name: after[name] for name in before} == before
     full = [name for name in before if "-000000000-" in name or "-000000008-" in name]
     assert len(full) == 2 and len(set(after) - set(before)) == 2  # rows 16 to 24, and 24 to 27
     named = [f["name"] for f in checkpoint.read_manifest(paths[1])["replay"]["files"]]
     assert set(full) < set(named) or set(full[1:]) < set(named)
-    paths.append(checkpoint.save(tmp_path, 3, STATE, MOMENT, COUNTERS, rings[2]))
+    paths.append(save(tmp_path, 3, STATE, MOMENT, COUNTERS, rings[2], known=checkpoint.replay_files(paths[1])))
     for path, saved in zip(paths, rings):
         assert_same(checkpoint.load_rows(path, template(saved)), saved)
 
@@ -111,25 +122,25 @@ def test_a_row_that_an_interruption_changed_is_written_again(tmp_path):
     for rows in (11, 16):
         saved = filled(rows)
         saved = saved._replace(boundary=jnp.zeros_like(saved.boundary))
-        checkpoint.save(tmp_path / str(rows), 1, STATE, MOMENT, COUNTERS, saved)
+        save(tmp_path / str(rows), 1, STATE, MOMENT, COUNTERS, saved)
         changed = ring.cut(saved, jnp.array([[True, False]]))
-        path = checkpoint.save(tmp_path / str(rows), 2, STATE, MOMENT, COUNTERS, changed)
+        path = save(tmp_path / str(rows), 2, STATE, MOMENT, COUNTERS, changed)
         assert_same(checkpoint.load_rows(path, template(saved)), changed)
 
 
 def test_pruning_deletes_what_nothing_names(tmp_path):
     rings = {step: filled(5 * step) for step in range(1, 9)}
     for step, saved in rings.items():
-        checkpoint.save(tmp_path, step, STATE, MOMENT, COUNTERS, saved)
-    best = checkpoint.save(tmp_path, 3, STATE, MOMENT, COUNTERS, None, kind="best")
+        save(tmp_path, step, STATE, MOMENT, COUNTERS, saved)
+    best = save(tmp_path, 3, STATE, MOMENT, COUNTERS, None, kind="best")
     stranger = tmp_path / "replay" / "notes.txt"
     stranger.write_text("mine")
-    before = files(tmp_path)
+    before = contents(tmp_path)
     checkpoint.prune(tmp_path, tmp_path / "step-000000008", 2)
     kept = checkpoint.find(tmp_path)
     assert [p.name for p in kept] == ["step-000000007", "step-000000008"]
     assert checkpoint.find(tmp_path, "best") == [best]
-    after = files(tmp_path)
+    after = contents(tmp_path)
     assert after == {name: before[name] for name in after} and stranger.exists()
     named = {f["name"] for p in kept for f in checkpoint.read_manifest(p)["replay"]["files"]}
     assert {p.name for p in (tmp_path / "replay").glob("rows-*")} == named
@@ -141,8 +152,8 @@ def test_pruning_deletes_what_nothing_names(tmp_path):
 def test_what_was_just_written_stays_whatever_its_step(tmp_path, keep, left):
     """A run that was resumed from an early step finds later ones of a past that is void."""
     for step in (7, 8, 9):
-        checkpoint.save(tmp_path, step, STATE, MOMENT, COUNTERS, None, kind="best")
-    checkpoint.prune(tmp_path, checkpoint.save(tmp_path, 2, STATE, MOMENT, COUNTERS, None, kind="best"), keep)
+        save(tmp_path, step, STATE, MOMENT, COUNTERS, None, kind="best")
+    checkpoint.prune(tmp_path, save(tmp_path, 2, STATE, MOMENT, COUNTERS, None, kind="best"), keep)
     assert [int(p.name[5:]) for p in checkpoint.find(tmp_path, "best")] == left
 
 
@@ -151,7 +162,7 @@ def test_what_was_just_written_stays_whatever_its_step(tmp_path, keep, left):
 
 @pytest.fixture
 def saved(tmp_path):
-    return checkpoint.save(tmp_path, 5, STATE, MOMENT, COUNTERS, filled(27))
+    return save(tmp_path, 5, STATE, MOMENT, COUNTERS, filled(27))
 
 
 def load(path: Path):
@@ -196,8 +207,9 @@ def test_a_truncated_or_missing_file_is_seen(saved):
 def test_a_file_that_is_no_safetensors_is_seen_though_its_checksum_is_right(saved):
     manifest = json.loads((saved / checkpoint.MANIFEST).read_text())
     for content in (b"", b"nonsense, and not short", b"\xff" * 40):
-        manifest["state"] = checkpoint._write(saved / checkpoint.STATE, content)
-        (saved / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+        (saved / checkpoint.STATE).write_bytes(content)
+        manifest["state"] |= {"bytes": len(content), "sha256": files.digest(content)}
+        rewrite(saved, manifest)
         refused(saved, checkpoint.STATE)
 
 
@@ -231,7 +243,7 @@ def test_whatever_is_wrong_in_a_manifest_is_a_checkpoint_error(saved):
                 inside[path[-1]] = wrong
             if path[0] in ("counters", "step") or inside == whole:
                 continue
-            file.write_text(json.dumps(manifest))
+            rewrite(saved, manifest)
             try:
                 load(saved)
             except CheckpointError as error:
@@ -253,13 +265,13 @@ def test_a_file_outside_the_folder_is_never_read(saved, name, tmp_path):
     (tmp_path / "outside").write_bytes((saved / checkpoint.STATE).read_bytes())
     manifest = json.loads((saved / checkpoint.MANIFEST).read_text())
     manifest["state"]["name"] = name
-    (saved / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    rewrite(saved, manifest)
     refused(saved)
 
 
 CONFIGS = {
     "shape": (STATE | {"bytes": jnp.zeros(5, jnp.uint8)}, ["bytes", "[4]", "[5]"]),
-    "dtype": (STATE | {"count": jnp.float32(0)}, ["count", "int32", "float32"]),
+    "dtype": (STATE | {"count": jnp.float32(0)}, ["count", "I32", "F32"]),
     "more": (STATE | {"new": jnp.zeros(1)}, ["new"]),
     "less": ({k: v for k, v in STATE.items() if k != "flags"}, ["flags"]),
 }
@@ -342,11 +354,11 @@ def test_there_is_a_whole_checkpoint_at_every_moment(tmp_path, monkeypatch, step
     outcomes = []
     for number in range(1, 100):
         path = tmp_path / str(number)
-        checkpoint.save(path, 1, states[1], MOMENT, COUNTERS, rings[1])
+        save(path, 1, states[1], MOMENT, COUNTERS, rings[1])
         with monkeypatch.context() as patched:
             calls = fail_at(patched, number)
             try:
-                checkpoint.prune(path, checkpoint.save(path, step, states[2], MOMENT, COUNTERS, rings[2]), 1)
+                checkpoint.prune(path, save(path, step, states[2], MOMENT, COUNTERS, rings[2]), 1)
                 failed = ""
             except Failure as failure:
                 failed = str(failure)
@@ -357,7 +369,7 @@ def test_there_is_a_whole_checkpoint_at_every_moment(tmp_path, monkeypatch, step
         assert_same(checkpoint.load_tree(found[-1], "state", template(STATE)), states[which])
         assert_same(checkpoint.load_rows(found[-1], template(rings[1])), rings[which])
         outcomes.append(which)
-        checkpoint.save(path, 3, states[2], MOMENT, COUNTERS, rings[2])
+        save(path, 3, states[2], MOMENT, COUNTERS, rings[2])
         assert_same(checkpoint.load_rows(checkpoint.find(path)[-1], template(rings[1])), rings[2])
         if not failed:
             break
@@ -365,7 +377,7 @@ def test_there_is_a_whole_checkpoint_at_every_moment(tmp_path, monkeypatch, step
 
 
 def test_half_a_checkpoint_is_not_found(tmp_path):
-    whole = checkpoint.save(tmp_path, 1, STATE, MOMENT, COUNTERS, None)
+    whole = save(tmp_path, 1, STATE, MOMENT, COUNTERS, None)
     (tmp_path / "step-000000002").mkdir()
     (tmp_path / "step-000000002" / checkpoint.STATE).write_bytes(b"")
     shutil.copytree(whole, tmp_path / ".step-000000003.partial")
@@ -477,14 +489,14 @@ def test_a_damaged_counter_is_a_checkpoint_error(train):
     file = newest / checkpoint.MANIFEST
     manifest = json.loads(file.read_text())
     for counters in ({}, None, manifest["counters"] | {"step": "x"}):
-        file.write_text(json.dumps(manifest | {"counters": counters}))
+        rewrite(newest, manifest | {"counters": counters})
         with pytest.raises(CheckpointError):
             driver.reopen(run.path)
 
 
 def test_nothing_that_is_written_or_read_is_a_pickle(train, monkeypatch):
     run = train(True)
-    names = files(run.path / folder.CHECKPOINTS)
+    names = contents(run.path / folder.CHECKPOINTS)
     assert {Path(name).suffix for name in names} == {".safetensors", ".json"}
     for name, (_, content) in names.items():
         json.loads(content) if name.endswith("json") else load_file(run.path / folder.CHECKPOINTS / name)

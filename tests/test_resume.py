@@ -336,6 +336,7 @@ def test_a_journal_that_does_not_fit_is_damage(tmp_path):
     assert len(moment.journal.actions) == 50
     short = moment._replace(journal=moment.journal._replace(actions=moment.journal.actions[1:]))
     counters = checkpoint.read_manifest(checkpoint.find(run.path / folder.CHECKPOINTS)[-1])["counters"]
-    checkpoint.save(run.path / folder.CHECKPOINTS, 50, loop.learned, short, counters, loop.ring)
+    snapshot = checkpoint.take("step", 50, loop.learned, short, counters, loop.ring)
+    checkpoint.write(run.path / folder.CHECKPOINTS, snapshot)
     with pytest.raises(CheckpointError, match="damaged journal"):
         driver.reopen(run.path)

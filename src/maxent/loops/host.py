@@ -64,9 +64,9 @@ class HostLoop(Loop):
         return self.envs.observation_space, self.envs.action_space
 
     def accepts(self, moment: Moment) -> bool:
-        """Whether the journal's lengths are those of its actions."""
-        lengths = moment.journal.lengths
-        return bool(lengths.sum() == len(moment.journal.actions) and (lengths >= 0).all())
+        """Whether the journal's lengths are those of its actions, in episodes that have begun."""
+        begun, lengths, actions = moment.journal.episodes, moment.journal.lengths, len(moment.journal.actions)
+        return not ((lengths < 0) | (lengths > actions) | (begun < 1)).any() and lengths.sum() == actions
 
     def run(self, total: int, every: int) -> Iterator[Report]:
         """Go on to the step `total`, reporting at every multiple of `every` and at the end."""

@@ -2,7 +2,7 @@
 
     checkpoints/
       step-000020000/           the newest of these is the last checkpoint
-        checkpoint.json         format, step, the loop's counters, and every file with its size and SHA-256
+        checkpoint.json         format, step, the loop's counters, every file with its size and SHA-256, and its own
         state.safetensors       the algorithm's state, one array an entry, named by its path in the state
         moment.safetensors      the actor's memory, the last step, and the actions of the running episodes
       best-000018000/           the best evaluation so far, without a replay
@@ -13,76 +13,143 @@ Replay rows are numbered from the beginning of the run and stored in files of at
 change once written: a checkpoint writes the new rows and names the files that hold the others.
 """
 
-import hashlib
+import errno
 import json
-import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
+from jax import Array
 
 from maxent.errors import CheckpointError
 from maxent.replay import ring
 from maxent.replay.ring import Ring
+from maxent.run import arrays, files
+from maxent.run.arrays import FILE, Form
 from maxent.types import Tree
 
 T = TypeVar("T")
 FORMAT, VERSION = "maxent-checkpoint", 2
 MANIFEST, STATE, MOMENT = "checkpoint.json", "state.safetensors", "moment.safetensors"
-FILE = {"name": str, "bytes": int, "sha256": str}
-REPLAY = {"written": int, "files": [FILE | {"start": int, "stop": int}]}
-FORM = {"step": int, "counters": object, "state": FILE, "moment": FILE, "replay": (dict, type(None))}
+COUNT = range(2**32)
+"""Steps, updates and rows: what JAX counts in 32 bits."""
+ROWS = FILE | {"start": COUNT, "stop": COUNT}
+REPLAY = {"written": COUNT, "files": [ROWS]}
+FORM = {
+    "format": str, "version": int, "step": COUNT, "counters": object, "state": FILE, "moment": FILE,
+    "replay": dict | None,
+}  # fmt: skip
+FOLDER = re.compile(r"(step|best)-(\d{9,})(?:-(\d{2,}))?")
+ROWS_FILE = re.compile(r"rows-\d{9,}-\d{9,}-[0-9a-f]{8}\.safetensors")
 ROWS_PER_FILE = 65_536
 
+File = dict[str, Any]
+"""A manifest's entry for a file."""
 
-def save(
-    folder: Path,
+
+class Block(NamedTuple):
+    """Rows of the replay that no file holds yet."""
+
+    start: int
+    stop: int
+    arrays: dict[str, np.ndarray]
+
+
+class Snapshot(NamedTuple):
+    """A run at one moment, all that a checkpoint holds: written now, or, once `detached`, whenever there is time."""
+
+    kind: str
+    step: int
+    counters: dict[str, Any]
+    state: dict[str, np.ndarray]
+    moment: dict[str, np.ndarray]
+    written: int
+    """Rows of the replay written since the beginning of the run."""
+    rows: Iterable[File | Block] | None
+    """The files that hold the replay and the rows still to be written, in order; None for a checkpoint without."""
+
+    def detached(self) -> "Snapshot":
+        """The same with copies of the new rows, so that the run may go on: the next row takes the ring's arrays."""
+        return self if self.rows is None else self._replace(rows=list(self.rows))
+
+
+def take(
+    kind: str,
     step: int,
     state: Tree,
     moment: Tree,
     counters: dict[str, Any],
     rows: Ring | None,
-    kind: str = "step",
-) -> Path:
+    known: Sequence[File] = (),
+) -> Snapshot:
+    """A snapshot; `known` are the replay's files of the checkpoint before, of the same run and in the same folder."""
+    return Snapshot(
+        kind, step, counters, arrays.copies(state), arrays.copies(moment),
+        written=0 if rows is None else int(rows.written),
+        rows=None if rows is None else _rows(rows, known),
+    )  # fmt: skip
+
+
+def write(folder: Path, snapshot: Snapshot) -> Path:
     """Write a checkpoint aside, then rename it into `folder`; an existing one of that step and kind is replaced.
 
     Raises:
-        OSError: where the disk refuses; earlier checkpoints are then as they were.
+        OSError: where the disk refuses; earlier checkpoints are then as they were, and nothing of this one is left.
     """
-    older = sorted(folder.glob(f"{kind}-{step:09d}*"))
-    again = int(older[-1].name[len(f"{kind}-{step:09d}-") :] or 0) + 1 if older else 0
-    final = folder / (f"{kind}-{step:09d}" + (f"-{again:02d}" if again else ""))
+    folder.mkdir(exist_ok=True)
+    older = [(again, path) for step, again, path in _listed(folder, snapshot.kind) if step == snapshot.step]
+    name = f"{snapshot.kind}-{snapshot.step:09d}"
+    final = folder / (f"{name}-{older[-1][0] + 1:02d}" if older else name)
     aside = folder / f".{final.name}.partial"
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
-        "step": step,
-        "counters": counters,
-        "state": _write(aside / STATE, save_arrays(_named(state))),
-        "moment": _write(aside / MOMENT, save_arrays(_named(moment))),
-        "replay": None if rows is None else {"written": int(rows.written), "files": _save_rows(folder, rows)},
-    }
-    _write(aside / MANIFEST, json.dumps(manifest, indent=1, allow_nan=False).encode())
-    _sync(aside)
-    aside.rename(final)
-    _sync(folder)
-    for path in older:
-        shutil.rmtree(path)
+    replay_before = set((folder / "replay").glob("rows-*"))
+    try:
+        aside.mkdir()
+        replay = None
+        if snapshot.rows is not None:
+            replay = {"written": snapshot.written, "files": list(_write_rows(folder / "replay", snapshot.rows))}
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "step": snapshot.step,
+            "counters": snapshot.counters,
+            "state": arrays.write(aside / STATE, snapshot.state),
+            "moment": arrays.write(aside / MOMENT, snapshot.moment),
+            "replay": replay,
+        }
+        content = json.dumps(sealed(manifest), indent=1).encode()
+        if len(content) > files.MOST_JSON:
+            raise OSError(errno.EFBIG, "too large to be read again", str(aside / MANIFEST))
+        files.replace(aside / MANIFEST, content)
+        files.sync(aside)
+        aside.rename(final)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        for path in set((folder / "replay").glob("rows-*")) - replay_before:
+            with suppress(OSError):
+                path.unlink()
+        raise
+    files.sync(folder)
+    for _, path in older:
+        _remove(path)
     return final
+
+
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with a checksum of its own."""
+    return manifest | {"sha256": files.digest(json.dumps(manifest, allow_nan=False).encode())}
 
 
 def find(folder: Path, kind: str = "step") -> list[Path]:
     """The checkpoints of that kind, oldest first."""
-    return sorted(p for p in folder.glob(f"{kind}-*") if (p / MANIFEST).is_file())
+    return [path for *_, path in _listed(folder, kind) if (path / MANIFEST).is_file() and not path.is_symlink()]
 
 
 def candidates(folder: Path, best: bool = False) -> list[Path]:
@@ -124,21 +191,23 @@ def set_aside(checkpoint: Path) -> None:
 
 
 def prune(folder: Path, kept: Path, keep: int) -> None:
-    """Delete the checkpoints of a kind but the one just written and the newest before it, `keep` in all; and the
-    replay files that none left names.
+    """Delete the checkpoints of a kind but the one just written and the newest before it, `keep` in all; the replay
+    files that none left names; and what a process left that was killed while it wrote.
     """
     for path in find(folder):
         try:
             read_manifest(path)
         except CheckpointError:
             set_aside(path)
-    others = [path for path in find(folder, kept.name.partition("-")[0]) if path != kept]
+    others = [path for path in find(folder, _kind(kept)) if path != kept]
     for path in others[: max(0, len(others) + 1 - keep)]:
-        shutil.rmtree(path)
-    named = {f["name"] for p in find(folder) for f in (read_manifest(p)["replay"] or {"files": []})["files"]}
+        _remove(path)
+    named = {file["name"] for path in find(folder) for file in replay_files(path)}
     for path in (folder / "replay").glob("rows-*"):
         if path.name not in named:
             path.unlink()
+    for path in (*folder.glob(".*.partial"), *(folder / "replay").glob(".*.partial")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
@@ -147,31 +216,44 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: in one line, where it is missing, damaged, or of another version.
     """
-    try:
-        manifest = json.loads((checkpoint / MANIFEST).read_bytes())
-        found, version = manifest["format"], manifest["version"]
-    except OSError as error:
-        raise CheckpointError(f"cannot read the checkpoint {checkpoint}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise CheckpointError(f"the checkpoint {checkpoint} has a damaged {MANIFEST}") from None
+    manifest = files.read_json(checkpoint / MANIFEST)
+    damaged = CheckpointError(f"the checkpoint {checkpoint} has a damaged {MANIFEST}")
+    if not files.fits(manifest, {"format": str, "version": int}):
+        raise damaged
+    found, version = manifest["format"], manifest["version"]
     if found != FORMAT or version != VERSION:
         raise CheckpointError(
             f"the checkpoint {checkpoint} has the format {found} {version}, and this version reads {FORMAT} {VERSION}; "
             "use the version of maxent-rl that run.json names"
         )
-    replay = manifest.get("replay")
-    if not fits(manifest, FORM) or not (replay is None or fits(replay, REPLAY)):
-        raise CheckpointError(f"the checkpoint {checkpoint} has a damaged {MANIFEST}")
+    # Those written before manifests had checksums have none.
+    if manifest.keys() - {"sha256"} != FORM.keys() or not files.fits(manifest, FORM):
+        raise damaged
+    if "sha256" in manifest and manifest != sealed({name: manifest[name] for name in manifest if name != "sha256"}):
+        raise damaged
+    if (manifest["state"]["name"], manifest["moment"]["name"]) != (STATE, MOMENT):
+        raise damaged
+    replay = manifest["replay"]
+    if replay is not None and not (files.fits(replay, REPLAY) and _consecutive(replay)):
+        raise damaged
     return manifest
 
 
-def fits(value: Any, form: Any) -> bool:
-    """Whether a value read from JSON has a form: a type, a dictionary of forms, or a list of one."""
-    if isinstance(form, dict):
-        return isinstance(value, dict) and all(key in value and fits(value[key], sub) for key, sub in form.items())
-    if isinstance(form, list):
-        return isinstance(value, list) and all(fits(entry, form[0]) for entry in value)
-    return isinstance(value, form)
+def replay_files(checkpoint: Path) -> list[File]:
+    """The files that hold a checkpoint's replay, in order of their rows.
+
+    Raises:
+        CheckpointError: where its manifest is damaged.
+    """
+    replay = read_manifest(checkpoint)["replay"]
+    return [] if replay is None else replay["files"]
+
+
+def has_size(replay: Path, file: File) -> bool:
+    """Whether a file of the replay is still there, as long as it was."""
+    with suppress(OSError):
+        return bool((replay / file["name"]).stat().st_size == file["bytes"])
+    return False
 
 
 def load_tree(checkpoint: Path, part: str, template: Tree, growing: str = "") -> Tree:
@@ -182,25 +264,12 @@ def load_tree(checkpoint: Path, part: str, template: Tree, growing: str = "") ->
     Raises:
         CheckpointError: where a file is damaged or does not fit.
     """
-    manifest = read_manifest(checkpoint)
-    arrays = _read(checkpoint, manifest[part])
-    leaves = []
-    for name, leaf in _named_leaves(template):
-        if name not in arrays:
-            raise CheckpointError(f"the checkpoint {checkpoint} has no {name}: it was made with another config")
-        array = arrays.pop(name)
-        own, asked = (array.shape[1:], leaf.shape[1:]) if name == growing else (array.shape, leaf.shape)
-        if own != asked or array.ndim != len(leaf.shape) or array.dtype != leaf.dtype:
-            raise CheckpointError(
-                f"the checkpoint {checkpoint} has {name} as {array.dtype}{list(array.shape)}, and the config asks for "
-                f"{leaf.dtype}{list(leaf.shape)}"
-            )
-        leaves.append(array)
-    if arrays:
-        raise CheckpointError(
-            f"the checkpoint {checkpoint} has {next(iter(arrays))}, which the config does not ask for"
-        )
-    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+    wanted = {
+        name: Form((None, *leaf.shape[1:]) if name == growing else leaf.shape, np.dtype(leaf.dtype))
+        for name, leaf in arrays.named(template).items()
+    }
+    found = arrays.read(checkpoint, read_manifest(checkpoint)[part], wanted)
+    return jax.tree.unflatten(jax.tree.structure(template), [found[name] for name in wanted])
 
 
 def load_rows(checkpoint: Path, template: Ring) -> Ring | None:
@@ -213,106 +282,89 @@ def load_rows(checkpoint: Path, template: Ring) -> Ring | None:
     if saved is None:
         return None
     rows, written = ring.capacity(template), saved["written"]
-    oldest = covered = max(0, written - rows)
-    for file in saved["files"]:
-        covered = max(covered, file["stop"]) if file["start"] <= covered else covered
-    if covered != written:
+    oldest = max(0, written - rows)
+    if saved["files"][0]["start"] > oldest:
         raise CheckpointError(
             f"the checkpoint {checkpoint} has not all of the replay's rows {oldest} to {written}: keep the buffer_size "
             "that it was saved with"
         )
     full = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), _arrays(template))
-    named = dict(_named_leaves(full))
     for file in saved["files"]:
-        arrays = _read(checkpoint.parent / "replay", file)
         start, stop = max(file["start"], oldest), file["stop"]
-        for name, array in named.items():
-            found = arrays.get(name)
-            if found is None or found.dtype != array.dtype or found.shape != (stop - file["start"], *array.shape[1:]):
-                raise CheckpointError(
-                    f"the replay file {file['name']} of {checkpoint} does not fit the environment: {name}"
-                )
-            if start < stop:
-                array[np.arange(start, stop) % rows] = found[start - file["start"] :]
+        if start >= stop:
+            continue
+        wanted = {
+            name: Form((stop - file["start"], *leaf.shape[1:]), leaf.dtype) for name, leaf in arrays.named(full).items()
+        }
+        found = arrays.read(checkpoint.parent / "replay", file, wanted)
+        for name, leaf in arrays.named(full).items():
+            leaf[np.arange(start, stop) % rows] = found[name][start - file["start"] :]
     return Ring(**jax.tree.map(jnp.array, full), written=jnp.uint32(written))
 
 
-def _save_rows(folder: Path, rows: Ring) -> list[dict[str, Any]]:
-    """Write the rows that no file holds yet; all files that hold a row of the ring."""
-    (folder / "replay").mkdir(exist_ok=True)
+def _rows(rows: Ring, known: Sequence[File]) -> Iterator[File | Block]:
+    """The files that hold the ring's rows, and in their places those that none holds."""
     written, size = int(rows.written), ring.capacity(rows)
     oldest = max(0, written - size)
-    known = {}
-    for path in find(folder)[-1:]:
-        saved = read_manifest(path)["replay"] or {"files": []}
-        # The newest file is written again: its last row changes where an episode was cut by a resume.
-        known = {(f["start"] // ROWS_PER_FILE, f["stop"]): f for f in saved["files"][:-1]}
-    arrays = _named_leaves(_arrays(rows))
-    files = []
+    # The newest file is written again: its last row changes where an episode was cut by a resume.
+    whole = {(file["start"] // ROWS_PER_FILE, file["stop"]): file for file in known[:-1]}
     for number in range(oldest // ROWS_PER_FILE, -(-written // ROWS_PER_FILE)):
         start, stop = max(number * ROWS_PER_FILE, oldest), min((number + 1) * ROWS_PER_FILE, written)
-        file = known.get((number, stop))
-        if file is None or file["start"] > start:
-            at = np.arange(start, stop) % size
-            content = save_arrays({name: np.asarray(leaf)[at] for name, leaf in arrays})
-            name = f"rows-{start:09d}-{stop:09d}-{hashlib.sha256(content).hexdigest()[:8]}.safetensors"
-            file = _write(folder / "replay" / name, content) | {"start": start, "stop": stop}
-        files.append(file)
-    return files
+        file = whole.get((number, stop))
+        if file is not None and file["start"] <= start:
+            yield file
+        else:
+            # Blocks have one length, so that they are compiled once; what of the last is beyond its rows is cut off.
+            block = _block(_arrays(rows), np.int32(start % size), count=min(ROWS_PER_FILE, size))
+            yield Block(start, stop, {name: leaf[: stop - start] for name, leaf in arrays.copies(block).items()})
+
+
+@partial(jax.jit, static_argnames="count")
+def _block(rows: Tree, first: Array, *, count: int) -> Tree:
+    """So many rows from one on, without the whole ring leaving the device."""
+    size = jax.tree.leaves(rows)[0].shape[0]
+    at = (first + jnp.arange(count)) % size
+    return jax.tree.map(lambda leaf: leaf[at], rows)
+
+
+def _write_rows(folder: Path, rows: Iterable[File | Block]) -> Iterator[File]:
+    """Write what no file holds; the entries of all files."""
+    folder.mkdir(exist_ok=True)
+    for part in rows:
+        if isinstance(part, Block):
+            path = folder / f"rows-{part.start:09d}-{part.stop:09d}.safetensors"
+            yield arrays.write(path, part.arrays, digest_in_name=True) | {"start": part.start, "stop": part.stop}
+        else:
+            yield part
+    files.sync(folder)
+
+
+def _consecutive(replay: dict[str, Any]) -> bool:
+    """Whether the files hold every row from some on to the last written, each once."""
+    bounds = [(file["start"], file["stop"]) for file in replay["files"]]
+    follows = all(before[1] == after[0] for before, after in zip(bounds, bounds[1:]))
+    named = all(ROWS_FILE.fullmatch(file["name"]) for file in replay["files"])
+    return bool(bounds) and follows and named and all(a < b for a, b in bounds) and bounds[-1][1] == replay["written"]
+
+
+def _listed(folder: Path, kind: str) -> list[tuple[int, int, Path]]:
+    """What bears a checkpoint's name: step, how often it was written again, and path, in order."""
+    named = [(FOLDER.fullmatch(path.name), path) for path in folder.glob(f"{kind}-*")]
+    return sorted((int(match[2]), int(match[3] or 0), path) for match, path in named if match)
+
+
+def _kind(path: Path) -> str:
+    return path.name.partition("-")[0]
+
+
+def _remove(checkpoint: Path) -> None:
+    """Delete a checkpoint; it is out of sight before the first of its files goes."""
+    hidden = checkpoint.with_name(f".{checkpoint.name}.partial")
+    shutil.rmtree(hidden, ignore_errors=True)
+    checkpoint.rename(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _arrays(rows: Ring) -> dict[str, Tree]:
     """Everything of a ring that has an entry a row."""
     return {name: value for name, value in rows._asdict().items() if name != "written"}
-
-
-def _named_leaves(tree: Tree) -> list[tuple[str, Any]]:
-    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in paths]
-
-
-def _named(tree: Tree) -> dict[str, np.ndarray]:
-    return {name: np.asarray(leaf, order="C") for name, leaf in _named_leaves(jax.device_get(tree))}
-
-
-def _write(path: Path, content: bytes) -> dict[str, Any]:
-    """Write a file aside, flush it to the disk and rename it; its entry for the manifest."""
-    aside = path.with_name(f".{path.name}.partial")
-    with open(aside, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
-    return {"name": path.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _read(folder: Path, entry: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays of a file that a manifest names, its size and checksum compared first."""
-    name, size, checksum = entry["name"], entry["bytes"], entry["sha256"]
-    if Path(name).name != name:
-        raise CheckpointError(f"the checkpoint in {folder} names the file {name!r} outside its folder")
-    path = folder / name
-    try:
-        if path.stat().st_size != size:
-            raise CheckpointError(
-                f"{path} has {path.stat().st_size} bytes, and its manifest says {size}: it is damaged"
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    if hashlib.sha256(content).hexdigest() != checksum:
-        raise CheckpointError(f"{path} does not have the checksum of its manifest: it is damaged")
-    try:
-        return load_arrays(content)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is no safetensors file: {error}") from None
-
-
-def _sync(folder: Path) -> None:
-    """Flush a folder's entries to the disk, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

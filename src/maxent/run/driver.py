@@ -30,8 +30,9 @@ from maxent.loops.host import HostLoop
 from maxent.loops.loop import Loop, Report
 from maxent.loops.programs import LEARNED, MEMBER, Learned, Programs
 from maxent.replay import ring
-from maxent.run import checkpoint, folder, guards
-from maxent.run.loggers import CSVLogger, Logger, Row, TensorBoardLogger, cut_back
+from maxent.run import checkpoint, files, folder, guards
+from maxent.run.loggers import CSVLogger, Logger, Patient, Row, TensorBoardLogger, cut_back
+from maxent.run.writer import Writer
 from maxent.settings import check
 from maxent.sweep import members, with_numbers
 from maxent.types import Algorithm, Spec, Tree
@@ -43,12 +44,14 @@ MOST_ATTEMPTS = 10
 FAR_OFF_SCALE = 100.0
 """An observation entry beyond this is worth a warning: networks start with unit scales in mind."""
 
+COUNT, NUMBER = range(2**32), int | float
+EPISODE = (COUNT, COUNT, range(2**63), range(-1, 2**63), NUMBER, range(2**63), NUMBER | None)
 COUNTERS = {
-    "step": int, "updates": int, "learns_from": int, "ahead": int, "attempt": int, "wall_time": (int, float),
-    "episodes": [int], "recent": [[list]], "pending": [list], "best": [(int, float, type(None))],
-    "largest": [(int, float)],
+    "step": COUNT, "updates": COUNT, "learns_from": COUNT, "ahead": COUNT, "attempt": COUNT, "wall_time": NUMBER,
+    "episodes": [range(2**63)], "recent": [[EPISODE]], "pending": [EPISODE], "best": [NUMBER | None],
+    "largest": [NUMBER],
 }  # fmt: skip
-"""The form of a checkpoint's counters."""
+"""The form of a checkpoint's counters; an `Episode` is a list of its fields."""
 
 
 class Progress(NamedTuple):
@@ -102,6 +105,7 @@ class Driver:
         self.attempt = 0
         """How often the run has gone back to a checkpoint after a fault: each time with other random numbers."""
         self.best = [-np.inf] * len(self.members)
+        self._writer = Writer((path or Path()) / folder.CHECKPOINTS, config.keep_checkpoints)
         self.wall_time = 0.0
         self.warn: Callable[[str], None] = warnings.warn
         self._recent: list[deque[Episode]] = [deque(maxlen=WINDOW) for _ in self.seeds]
@@ -121,9 +125,7 @@ class Driver:
         mesh = devices.choose(config.device, len(self.members))
         if device is not None:
             if config.env_workers:
-                raise ConfigError(
-                    f"train.env_workers is {config.env_workers} and {config.env} runs on the device: drop it"
-                )
+                raise ConfigError(f"train.env_workers is {config.env_workers}, and {config.env} runs on the device")
             refuse_unfit(algorithm, device.spec)
             programs = Programs(algorithm, settings, device.spec, mesh)
             self._evaluator = Evaluator(programs, device)
@@ -164,40 +166,63 @@ class Driver:
 
     def _learn_in_folder(self, path: Path, total: int, callbacks: Sequence[Callback]) -> bool:
         """Train with the run's files open; but for a fault, the last moment is saved whatever happens."""
-        for damaged in self._damaged:
-            checkpoint.set_aside(damaged)
-        self._damaged = []
-        for name in (folder.PROGRESS, folder.EVALUATIONS):
-            cut_back(path / name, self.loop.step)
-        loggers: list[Logger] = [
-            CSVLogger(path / folder.PROGRESS, path / folder.EVALUATIONS),
-            TensorBoardLogger(path / folder.TENSORBOARD, len(self.seeds), self.loop.step),
-        ]
+        members = range(len(self.seeds))
+        tensorboard = [path / folder.TENSORBOARD / (f"member-{i}" if len(members) > 1 else "") for i in members]
+        try:
+            for damaged in self._damaged:
+                checkpoint.set_aside(damaged)
+            self._damaged = []
+            for name in (folder.PROGRESS, folder.EVALUATIONS):
+                cut_back(path / name, self.loop.step)
+        except OSError as error:
+            raise _unwritable(path, error) from None
+        loggers = [Patient(CSVLogger(path / folder.PROGRESS, path / folder.EVALUATIONS), self.warn)]
+        loggers += [Patient(TensorBoardLogger(tensorboard[i], i, self.loop.step), self.warn) for i in members]
         try:
             finished = self._learn(total, callbacks, loggers)
-        except TrainingFault as fault:
-            guards.write_report(path / folder.FAULT, fault, self._last_rows)
+        except BaseException as error:
+            try:
+                self._leave(path, loggers, error if isinstance(error, TrainingFault) else None)
+            except CheckpointError as unwritten:
+                if not isinstance(error, Exception):
+                    raise unwritten from None  # an interrupt must not be taken for one that saved
+                self.warn(str(unwritten))
             raise
-        except BaseException:
-            if self.loop.whole and bool(np.all(self.programs.finite(self.loop.learned.state))):
-                self.save(path)
-            raise
-        finally:
-            for logger in loggers:
-                logger.close()
-        self.save(path)
+        self._leave(path, loggers)
         return finished
+
+    def _leave(self, path: Path, loggers: Sequence[Logger], fault: TrainingFault | None = None) -> None:
+        """Write what is left: rows, and this moment, or, where training has gone wrong, what was found.
+
+        Raises:
+            CheckpointError: where something cannot be written.
+        """
+        self._hear_of_writing()
+        left: list[Callable[[], Any]] = [logger.close for logger in loggers]
+        if fault is not None:
+            left.append(lambda: guards.write_report(path / folder.FAULT, fault, self._last_rows))
+        elif self.loop.whole and bool(np.all(self.programs.finite(self.loop.learned.state))):
+            left.append(lambda: self._write(self._writer))
+        errors = []
+        for write in left:
+            try:
+                write()
+            except OSError as error:
+                errors.append(error)
+        if errors:
+            raise _unwritable(path, errors[-1])
 
     def _go_back(self, path: Path, fault: TrainingFault) -> None:
         """Take up the last checkpoint with random numbers that were not used yet."""
         attempt = self.attempt + 1
         try:
             self.restore(path)
-        except CheckpointError:
+            for known in checkpoint.find(path / folder.CHECKPOINTS, "best"):
+                if _counters(known)["step"] > self.loop.step:  # of the attempt that is given up
+                    checkpoint.set_aside(known)
+        except (CheckpointError, OSError):
             raise fault from None
-        for known in checkpoint.find(path / folder.CHECKPOINTS, "best"):
-            if _counters(known)["step"] > self.loop.step:  # of the attempt that is given up
-                checkpoint.set_aside(known)
+        self._writer.forget_after(self.loop.step)
         self.attempt = attempt
         self.loop.roots = self._roots(self.seeds, attempt)
         self.warn(f"{fault}; going back to step {self.loop.step:,} with other random numbers")
@@ -218,29 +243,55 @@ class Driver:
             self.loop.faults += envs.faults
             envs.close()
 
-    def save(self, path: Path, kind: str = "step") -> Path:
-        """Write a checkpoint of this moment into the run folder; the best ones go without a replay."""
-        replays = self.programs.algorithm.feed == "replay"
-        rows = self.loop.ring if kind == "step" and (self.config.save_replay or not replays) else None
-        keep = self.config.keep_checkpoints if kind == "step" else 1
+    def save(self, path: Path) -> None:
+        """Write a checkpoint of this moment into a run folder.
+
+        Raises:
+            CheckpointError: where it cannot be written.
+        """
+        try:
+            self._write(Writer(path / folder.CHECKPOINTS, self.config.keep_checkpoints))
+        except OSError as error:
+            raise _unwritable(path, error) from None
+
+    def _write(self, writer: Writer) -> None:
+        """Write a checkpoint of this moment, and return when it is there."""
+        writer.write(self._snapshot("step", writer.known()))
+        writer.wait()
+
+    def _write_meanwhile(self, kind: str) -> None:
+        """Write a checkpoint of this moment while the training goes on."""
+        self._hear_of_writing()
+        self._writer.write(self._snapshot(kind, self._writer.known()).detached())
+
+    def _hear_of_writing(self) -> None:
+        """Wait for the checkpoint that is being written; where it cannot be, the training goes on without."""
+        try:
+            self._writer.wait()
+        except OSError as error:
+            self.warn(
+                f"cannot write {error.filename} ({error.strerror}): training goes on in memory, and the next "
+                "checkpoint is tried in its turn"
+            )
+
+    def _snapshot(self, kind: str, known: Sequence[checkpoint.File]) -> checkpoint.Snapshot:
+        """All that a checkpoint of now holds; the best ones go without a replay."""
+        loop, replays = self.loop, self.programs.algorithm.feed == "replay"
         counters = {
-            "step": self.loop.step,
-            "updates": self.loop.updates,
-            "learns_from": self.loop.learns_from,
-            "ahead": self.loop.ahead,
+            "step": loop.step,
+            "updates": loop.updates,
+            "learns_from": loop.learns_from,
+            "ahead": loop.ahead,
             "attempt": self.attempt,
             "wall_time": self.wall_time,
-            "episodes": self._episodes,
+            "episodes": list(self._episodes),
             "recent": [[list(e) for e in own] for own in self._recent],
             "pending": [list(e) for e in self.loop.finished],
             "largest": self._largest.tolist(),
             "best": [None if np.isinf(value) else value for value in self.best],
         }
-        checkpoints = path / folder.CHECKPOINTS
-        loop = self.loop
-        written = checkpoint.save(checkpoints, loop.step, loop.learned, loop.moment, counters, rows, kind)
-        checkpoint.prune(checkpoints, written, keep)
-        return written
+        rows = loop.ring if kind == "step" and (self.config.save_replay or not replays) else None
+        return checkpoint.take(kind, loop.step, loop.learned, loop.moment, counters, rows, known)
 
     def restore(self, path: Path, best: bool = False) -> None:
         """Take up the last (or the best) whole checkpoint of a run folder.
@@ -265,15 +316,20 @@ class Driver:
         self.wall_time, self._episodes = counters["wall_time"], counters["episodes"]
         self._recent = [deque((Episode(*e) for e in own), maxlen=WINDOW) for own in counters["recent"]]
         self.best = [-np.inf if value is None else value for value in counters["best"]]
+        self._writer.know(found)
 
     def _read(self, found: Path) -> tuple[dict[str, Any], Learned, Tree, ring.Ring | None]:
         """Everything that a checkpoint holds, compared with what the settings ask for."""
-        loop = self.loop
+        loop, counters = self.loop, _counters(found)
+        own, episodes = ("episodes", "recent", "largest", "best"), [*counters["pending"], *sum(counters["recent"], [])]
+        beyond = any(member >= loop.shape[0] or env >= loop.shape[1] for member, env, *_ in episodes)
+        if beyond or any(len(counters[name]) != len(self.seeds) for name in own):
+            raise CheckpointError(f"the checkpoint {found} has damaged counters")
         learned = checkpoint.load_tree(found, "state", loop.learned)
         moment = checkpoint.load_tree(found, "moment", loop.moment, growing="journal/actions")
         if not loop.accepts(moment):
             raise CheckpointError(f"the checkpoint {found} has a damaged journal")
-        return _counters(found), self.programs.placed(learned, LEARNED), moment, checkpoint.load_rows(found, loop.ring)
+        return counters, self.programs.placed(learned, LEARNED), moment, checkpoint.load_rows(found, loop.ring)
 
     @contextmanager
     def _interrupted_between_iterations(self) -> Iterator[None]:
@@ -320,10 +376,12 @@ class Driver:
             self._warn_of_scale(rows)
             ends = report.step >= total
             if self.path is not None:
+                if not self._writer.busy():
+                    self._hear_of_writing()
                 if ends or _passed(config.eval_every, before, step):
-                    self._evaluate_and_keep_best(self.path, loggers)
+                    self._evaluate_and_keep_best(loggers)
                 if not ends and _passed(config.checkpoint_every, before, step):
-                    self.save(self.path)
+                    self._write_meanwhile("step")
             if any([callback(Progress(step, total, rows)) is False for callback in callbacks]):
                 return False
             started = time.monotonic()
@@ -331,7 +389,7 @@ class Driver:
             raise self._stopped_by
         return True
 
-    def _evaluate_and_keep_best(self, path: Path, loggers: Sequence[Logger]) -> None:
+    def _evaluate_and_keep_best(self, loggers: Sequence[Logger]) -> None:
         played = self.evaluate(self.config.eval_episodes)
         rows = [
             {
@@ -346,7 +404,7 @@ class Driver:
         means = [float(np.mean([e.total_reward for e in own])) for own in played]
         if np.mean(means) > np.mean(self.best):
             self.best = means
-            self.save(path, "best")
+            self._write_meanwhile("best")
 
     def _rows(self, report: Report, steps_per_second: float) -> list[Row]:
         for episode in report.episodes:
@@ -442,10 +500,18 @@ def with_total(config: TrainConfig, steps: int) -> TrainConfig:
 
 def _counters(found: Path) -> dict[str, Any]:
     """The counters of a checkpoint, their form checked."""
-    counters = checkpoint.read_manifest(found)["counters"]
-    if not checkpoint.fits(counters, COUNTERS):
+    manifest = checkpoint.read_manifest(found)
+    counters = manifest["counters"]
+    if not files.fits(counters, COUNTERS) or counters["step"] != manifest["step"]:
         raise CheckpointError(f"the checkpoint {found} has damaged counters")
     return counters
+
+
+def _unwritable(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"cannot write {error.filename} ({error.strerror}): what is not in the last checkpoint of {path} is not kept; "
+        "make room there, or save elsewhere"
+    )
 
 
 def _passed(every: int, before: int, now: int) -> bool:

@@ -31,7 +31,8 @@ import tomli_w
 
 from maxent import registry
 from maxent.config import TrainConfig
-from maxent.errors import ConfigError
+from maxent.errors import CheckpointError, ConfigError
+from maxent.run import files
 from maxent.settings import build, read_toml
 
 CONFIG, RUN, PROGRESS, EVALUATIONS, CURVE = "config.toml", "run.json", "progress.csv", "evaluations.csv", "curve.png"
@@ -75,23 +76,31 @@ def create(path: Path, config: TrainConfig, settings: Any, env_kwargs: Mapping[s
         (path / CONFIG).touch(exist_ok=False)
     except FileExistsError:
         raise ConfigError(f"another run has just taken the folder {path}: start again, or name another") from None
-    write_config(path, config, settings, env_kwargs)
-    record_command(path)
+    try:
+        write_config(path, config, settings, env_kwargs)
+        record_command(path)
+    except OSError:
+        (path / CONFIG).unlink(missing_ok=True)
+        raise
 
 
 def write_config(path: Path, config: TrainConfig, settings: Any, env_kwargs: Mapping[str, Any]) -> None:
     """Write config.toml, or replace it at once by another."""
     tables = {"train": asdict(config), "env": dict(env_kwargs), config.algo: asdict(settings)}
-    aside = path / f".{CONFIG}.partial"
-    aside.write_text(tomli_w.dumps(tables), encoding="utf-8")
-    aside.replace(path / CONFIG)
+    files.replace(path / CONFIG, tomli_w.dumps(tables).encode())
 
 
 def record_command(path: Path) -> None:
-    """Add this process to run.json: the first started the run, the later ones continued it."""
+    """Add this process to run.json: the first started the run, the later ones continued it.
+
+    Raises:
+        CheckpointError: where run.json is damaged.
+    """
     record: dict[str, Any] = {"processes": []}
     if (path / RUN).exists():
-        record = json.loads((path / RUN).read_text(encoding="utf-8"))
+        record = files.read_json(path / RUN)
+        if not files.fits(record, {"processes": [dict]}):
+            raise CheckpointError(f"{path / RUN} is damaged: it has no list of processes; repair it, or move it away")
     record["processes"].append(
         {
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -101,9 +110,7 @@ def record_command(path: Path) -> None:
             "git": git_revision(),
         }
     )
-    aside = path / f".{RUN}.partial"
-    aside.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    aside.replace(path / RUN)
+    files.replace(path / RUN, json.dumps(record, indent=1).encode())
 
 
 @contextmanager
@@ -111,9 +118,13 @@ def locked(path: Path) -> Iterator[None]:
     """Keep a run to this process while it trains; a process that dies lets go of it.
 
     Raises:
-        ConfigError: where another one has it.
+        ConfigError: where another one has it, or nothing can be written there.
     """
-    with open(path / LOCK, "a", encoding="utf-8") as file:
+    try:
+        file = open(path / LOCK, "a", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write in {path} ({error.strerror}): it cannot be trained in") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maxent.errors import TrainingFault
+from maxent.run import files
 from maxent.run.loggers import Row
 
 DEAD, EXPLODED = 1e-8, 1e4
@@ -61,7 +62,7 @@ def entropy_bonus(row: Row) -> float:
 def write_report(path: Path, fault: TrainingFault, rows: Sequence[Row]) -> None:
     """What was found, where, and the last statistics, as JSON."""
     last = [{name: str(value) for name, value in row.items()} for row in rows]
-    path.write_text(json.dumps({"fault": str(fault), "last": last}, indent=1), encoding="utf-8")
+    files.replace(path, json.dumps({"fault": str(fault), "last": last}, indent=1).encode())
 
 
 def _not_finite(numbers: dict[str, float], member: Member) -> tuple[str, str] | None:

@@ -1,10 +1,20 @@
 """Where a run's rows go: CSV files and TensorBoard. A row is a dictionary; every logger is given the same ones."""
 
 import csv
+import io
 import math
-from collections.abc import Sequence
+import os
+import platform
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+from maxent.errors import CheckpointError
+from maxent.run import files
+from maxent.run.files import Growing
 
 Row = dict[str, Any]
 
@@ -25,7 +35,7 @@ NOT_CURVES = ("step", "member", "seed", "setting", "episodes", "wall_time")
 
 
 class Logger(Protocol):
-    """Takes rows as they come."""
+    """Takes rows as they come; what raises an OSError has written none of them."""
 
     def progress(self, rows: Sequence[Row]) -> None:
         """A period's rows, one a member."""
@@ -44,80 +54,164 @@ class CSVLogger:
     """progress.csv and evaluations.csv; those that are there are continued."""
 
     def __init__(self, progress: Path, evaluations: Path) -> None:
-        self._paths = {"progress": progress, "evaluation": evaluations}
+        self._progress, self._evaluations = Growing(progress), Growing(evaluations)
 
     def progress(self, rows: Sequence[Row]) -> None:
         """Append to progress.csv."""
-        self._append("progress", rows)
+        self._progress.append(_csv(rows, list(rows[0]), header=self._progress.empty()))
 
     def evaluation(self, rows: Sequence[Row]) -> None:
         """Append to evaluations.csv."""
-        self._append("evaluation", rows)
+        self._evaluations.append(_csv(rows, list(rows[0]), header=self._evaluations.empty()))
 
     def close(self) -> None:
-        """Every row is on the disk already."""
-
-    def _append(self, kind: str, rows: Sequence[Row]) -> None:
-        path = self._paths[kind]
-        new = not path.exists() or not path.stat().st_size
-        with open(path, "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            if new:
-                writer.writeheader()
-            writer.writerows(rows)
+        """Every row is in its file already."""
 
 
 class TensorBoardLogger:
-    """Event files that TensorBoard reads: one run, or one a member where there are several.
+    """One member's event file, which TensorBoard reads.
 
-    Events beyond `step`, of a run that is continued from there, are declared void.
+    Events beyond `step`, of a run that is continued from there, are declared void. The file is framed here: the writer
+    of tensorboardX has a thread of its own, which dies where the disk is full, and the training then waits for it
+    without end.
     """
 
-    def __init__(self, folder: Path, members: int, step: int) -> None:
-        from tensorboardX import SummaryWriter
-
-        names = [folder / f"member-{i}" for i in range(members)] if members > 1 else [folder]
-        self._writers = [SummaryWriter(str(name), purge_step=step + 1 if step else None) for name in names]
+    def __init__(self, folder: Path, member: int, step: int) -> None:
+        name = f"events.out.tfevents.{time.time_ns() / 1e9:.6f}.{platform.node()}.{os.getpid()}"
+        self._file, self._member, self._step = Growing(folder / name), member, step
 
     def progress(self, rows: Sequence[Row]) -> None:
         """One point a number."""
-        for row in rows:
-            for name, value in row.items():
-                if name not in NOT_CURVES and value != "" and math.isfinite(value):
-                    tag = STABLE_BASELINES_NAMES.get(name, f"train/{name}")
-                    self._writers[row["member"]].add_scalar(tag, value, row["step"])
+        for row in self._own(rows):
+            numbers = {k: v for k, v in row.items() if k not in NOT_CURVES and v != "" and math.isfinite(v)}
+            names = {name: STABLE_BASELINES_NAMES.get(name, f"train/{name}") for name in numbers}
+            self._append(row["step"], {names[name]: value for name, value in numbers.items()})
 
     def evaluation(self, rows: Sequence[Row]) -> None:
-        """The means of an evaluation, each member's under its own writer."""
-        for member, writer in enumerate(self._writers):
-            own = [row for row in rows if row["member"] == member]
-            for tag, name in (("mean_reward", "return"), ("mean_ep_length", "length"), ("success_rate", "success")):
-                values = [row[name] for row in own if row[name] != ""]
-                if values:
-                    writer.add_scalar(f"eval/{tag}", sum(values) / len(values), own[0]["step"])
+        """The means of an evaluation."""
+        points, own = {}, self._own(rows)
+        for tag, name in (("mean_reward", "return"), ("mean_ep_length", "length"), ("success_rate", "success")):
+            values = [row[name] for row in own if row[name] != ""]
+            if values:
+                points[f"eval/{tag}"] = sum(values) / len(values)
+        self._append(own[0]["step"], points)
 
     def close(self) -> None:
-        """Flush the files."""
-        for writer in self._writers:
-            writer.close()
+        """Every point is in the file already."""
+
+    def _own(self, rows: Sequence[Row]) -> list[Row]:
+        return [row for row in rows if row["member"] == self._member]
+
+    def _append(self, step: int, points: dict[str, float]) -> None:
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        now, values = time.time(), [Summary.Value(tag=tag, simple_value=value) for tag, value in points.items()]
+        events = [Event(wall_time=now, step=step, summary=Summary(value=values))]
+        if self._file.empty():
+            self._file.path.parent.mkdir(exist_ok=True, parents=True)
+            void = Event(wall_time=now, step=self._step + 1, session_log=SessionLog(status=SessionLog.START))
+            events = [Event(wall_time=now, file_version="brain.Event:2"), *([void] if self._step else []), *events]
+        self._file.append(b"".join(_record(event.SerializeToString()) for event in events))
+
+
+class Patient:
+    """Hands rows to a logger; those that cannot be written wait, and are tried again, in order, before the next.
+
+    The logger must leave nothing of rows that it could not write.
+    """
+
+    def __init__(self, logger: Logger, warn: Callable[[str], None]) -> None:
+        self._logger, self._warn = logger, warn
+        self._waiting: deque[tuple[Callable[[Sequence[Row]], None], Sequence[Row]]] = deque()
+
+    def progress(self, rows: Sequence[Row]) -> None:
+        """A period's rows."""
+        self._hand_on(self._logger.progress, rows)
+
+    def evaluation(self, rows: Sequence[Row]) -> None:
+        """An evaluation's rows."""
+        self._hand_on(self._logger.evaluation, rows)
+
+    def close(self) -> None:
+        """Try once more what waits.
+
+        Raises:
+            OSError: where it cannot be written.
+        """
+        try:
+            self._write()
+        finally:
+            self._logger.close()
+
+    def _hand_on(self, write: Callable[[Sequence[Row]], None], rows: Sequence[Row]) -> None:
+        told = bool(self._waiting)
+        self._waiting.append((write, rows))
+        try:
+            self._write()
+        except OSError as error:
+            if not told:
+                self._warn(
+                    f"cannot write {error.filename} ({error.strerror}): training goes on in memory, and the rows wait "
+                    "for the next report"
+                )
+
+    def _write(self) -> None:
+        while self._waiting:
+            write, rows = self._waiting[0]
+            write(rows)
+            self._waiting.popleft()
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, none where it is missing."""
+    """The rows of a CSV file, none where it is missing; a last line that was not written whole is no row.
+
+    Raises:
+        CheckpointError: where it is no table.
+    """
     if not path.exists():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    try:
+        text = path.read_bytes().decode()
+        rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""), strict=True))
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): repair it, or move it away") from None
+    for line, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise CheckpointError(f"{path} is damaged in line {line}: repair it, or move it away")
+    return rows
 
 
 def cut_back(path: Path, step: int) -> None:
-    """Leave only the rows up to that step, so that a continued run continues its curves."""
+    """Leave only the rows up to that step, so that a continued run continues its curves.
+
+    Raises:
+        CheckpointError: where the file is damaged.
+        OSError: where it cannot be written; it is then as it was.
+    """
     rows = read_csv(path)
     if rows:
-        kept = [row for row in rows if int(row["step"]) <= step]
-        aside = path.with_suffix(".partial")
-        with open(aside, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(kept)
-        aside.replace(path)
+        try:
+            kept = [row for row in rows if int(row["step"]) <= step]
+        except (KeyError, ValueError):
+            raise CheckpointError(f"{path} is damaged, it lacks steps: repair it, or move it away") from None
+        files.replace(path, _csv(kept, list(rows[0]), header=True))
+
+
+def _csv(rows: Sequence[Row], columns: Sequence[str], header: bool) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _record(content: bytes) -> bytes:
+    """One event as it stands in a file: length, checksum, content, checksum (the TFRecord format)."""
+    from tensorboardX.record_writer import masked_crc32c
+
+    length = struct.pack("<Q", len(content))
+    return b"".join(part + struct.pack("<I", masked_crc32c(part)) for part in (length, content))
