@@ -114,26 +114,30 @@ def speed() -> str:
     records = load("speed.json")
     if not records:
         return "Speed beside other libraries: not measured yet."
-    record = records[0]
+    settings = records[0]["settings"].values()
     lines = ["| setting | measured | per second |", "|---|---|---|"]
-    for measured in record["settings"].values():
-        name = f"{measured.get('algo', 'sac')}, {measured['env']}, 2 × {measured['hidden']}"
-        lines += [f"| {name} | {what} | {rate:,.0f} |" for what, rate in measured["medians"].items()]
+    for measured in settings:
+        lines += [f"| {_named(measured)} | {what} | {rate:,.0f} |" for what, rate in measured["medians"].items()]
     lines += ["", "| setting | ratio | median | range | aimed at |", "|---|---|---|---|---|"]
-    for measured in record["settings"].values():
-        name = f"{measured.get('algo', 'sac')}, {measured['env']}, 2 × {measured['hidden']}"
+    for measured in settings:
         for what, r in measured["ratios"].items():
             target = f"≥ {r['target']:g}" if "target" in r else ""
-            lines.append(f"| {name} | {what} | {r['median']:.2f} | {r['min']:.2f} to {r['max']:.2f} | {target} |")
-    machine = record["machine"]
+            low, high = f"{r['min']:.2f}", f"{r['max']:.2f}"
+            lines.append(f"| {_named(measured)} | {what} | {r['median']:.2f} | {low} to {high} | {target} |")
+    machine = next(iter(settings))["machine"]
     lines += [
         "",
-        f"Whole processes in alternation, {record['rounds']} rounds of {record['seconds_a_block']:g} s each, on "
-        f"{machine['cores']} shared cores of {machine['processor']}; batch 256, one update a step. "
+        f"Whole processes in alternation, in {min(m['rounds'] for m in settings)} rounds or more of blocks of some "
+        f"seconds, on {machine['cores']} shared cores of {machine['processor']}; batch 256, one update a step. "
         "From `make bench`. Steps: the whole loop; queued, scanned: the updates alone, dispatched one by one "
         "and fifty at a time; products: one update's bare matrix products. Not measured on a GPU.",
     ]
     return "\n".join(lines)
+
+
+def _named(measured: dict[str, Any]) -> str:
+    """A speed setting in words."""
+    return f"{measured.get('algo', 'sac')}, {measured['env']}, 2 × {measured['hidden']}"
 
 
 def cost() -> str:

@@ -1,6 +1,6 @@
 """How fast the whole loop is beside Stable-Baselines3 and SBX, and how near the updates come to their own products.
 
-    python benchmarks/speed.py [cheetah] [pendulum] [td3] [ppo] [--rounds 8] [--seconds 3] [--peers DIR]
+    python benchmarks/speed.py [cheetah] [pendulum] [device] [td3] [ppo] [--rounds 8] [--seconds 3] [--peers DIR]
 
 Every library is a process of its own, with its own default threading on all cores. Each is set up and warmed up first,
 past the random steps and past compilation. Then they run blocks of environment steps in turn, A B C A B C …, while the
@@ -10,14 +10,14 @@ scanned fifty at a time, and the bare list of one update's matrix products. What
 the median of those over the rounds.
 
 The peers live in an environment of their own, benchmarks/.peers, which is made when it is missing (0.4 GB of
-downloads); --peers takes another one. The table goes to benchmarks/results/speed.json too, with every round.
+downloads); --peers takes another one. The tables go to benchmarks/results/speed.json too, with every round; settings
+that are not measured again keep what they had.
 """
 
 import argparse
 import importlib.metadata
 import json
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -59,10 +59,16 @@ class Setting(NamedTuple):
     unit: int = UNIT
     """What the length of a block is a multiple of."""
 
+    @property
+    def host_env(self) -> str:
+        """The same task on the host, which the peers are given."""
+        return self.env.removeprefix("jax/")
+
 
 SETTINGS = {
     "cheetah": Setting("HalfCheetah-v5", 256, {"sb3": 3.2, "sbx": 1.4}),
     "pendulum": Setting("Pendulum-v1", 64, {"sb3": 12.0, "sbx": 3.0}),
+    "device": Setting("jax/Pendulum-v1", 64, {"sb3": 20.0}),
     "td3": Setting("HalfCheetah-v5", 256, {"sb3": 3.0}, "td3"),
     "ppo": Setting("HalfCheetah-v5", 64, {"sb3": 3.0}, "ppo", 2048),
 }
@@ -241,7 +247,8 @@ def work(library: str, name: str) -> None:
     reply = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     setting = SETTINGS[name]
-    jobs = JOBS[library](setting.env, setting.hidden, setting.algo)
+    env = setting.env if library == "maxent" else setting.host_env
+    jobs = JOBS[library](env, setting.hidden, setting.algo)
     for job in jobs.values():
         job(setting.unit)
     print(json.dumps({"jobs": list(jobs), "versions": versions()}), file=reply)
@@ -333,7 +340,7 @@ def summary(setting: Setting, table: list[dict[str, float]]) -> dict[str, Any]:
     if "maxent products" in medians:
         import gymnasium
 
-        env = gymnasium.make(setting.env)
+        env = gymnasium.make(setting.host_env)
         listed = product_list(env.observation_space.shape[0], env.action_space.shape[0], setting.hidden)
         operations = floating_point_operations(listed)
         alone = ("maxent queued", "maxent scanned", "maxent products")
@@ -401,23 +408,24 @@ def main() -> None:
     pythons = dict.fromkeys(LIBRARIES, peers_python(arguments.peers, arguments.torch_index)) | {
         "maxent": Path(sys.executable)
     }
-    record: dict[str, Any] = {
-        "command": shlex.join(["python", *sys.argv]),
+    origin: dict[str, Any] = {
+        "command": f"python benchmarks/speed.py {' '.join(chosen)} --rounds {arguments.rounds}",
         "machine": folder.machine(),
         "git": folder.git_revision(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "load_before": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "rounds": arguments.rounds,
         "seconds_a_block": arguments.seconds,
-        "settings": {},
     }
+    path = arguments.out
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"settings": {}}
     for name in chosen:
         print(name, flush=True)
-        record["settings"][name] = measure(name, pythons, arguments.rounds, arguments.seconds)
-    for measured in record["settings"].values():
-        show(measured)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        record["settings"][name] = origin | measure(name, pythons, arguments.rounds, arguments.seconds)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    for name in chosen:
+        show(record["settings"][name])
 
 
 if __name__ == "__main__":
