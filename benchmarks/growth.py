@@ -10,7 +10,7 @@ environments   the same with one member: seconds an iteration, in which all envi
 width          seconds an update, of two hidden layers
 replay         seconds an update and a new row, with a full replay of so many transitions
 seeds          host loops, one seed beside five: HalfCheetah-v5 with 256 units and Pendulum-v1 with 64
-memory         processes of their own, one seed beside five, each with a full replay of a million HalfCheetah transitions
+memory         processes of their own, one seed beside five, replays full of a million HalfCheetah transitions
 """
 
 import argparse

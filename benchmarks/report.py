@@ -23,6 +23,7 @@ import matplotlib.pyplot as plt
 ROOT = Path(__file__).parent.parent
 RESULTS, FIGURES = ROOT / "benchmarks" / "results", ROOT / "docs" / "figures"
 PAGES = {"README.md": "sac", "docs/architecture.md": "sac", "docs/tasks.md": "sql", "docs/survives.md": "sac"}
+PAGES |= {"docs/members.md": "sac", "docs/device-environments.md": "sac"}
 PAGES |= {f"docs/{name}.md": name for name in registry.ALGORITHMS if (ROOT / "docs" / f"{name}.md").exists()}
 """Each page, and the algorithm whose results it shows."""
 TARGETS = {
@@ -207,6 +208,55 @@ def two_passage() -> str:
     return "\n".join(lines)
 
 
+GROWTH = {
+    "members": ("members", "an iteration of all of them", 1.0),
+    "environments": ("environments of one member", "an iteration of all of them, one update", 1.0),
+    "width": ("units of each of two layers", "an update", None),
+    "replay": ("transitions in a full replay", "an update and a new row", 0.0),
+}
+"""Axis → what grows, what the cost is of, and the steepest slope that is aimed at."""
+
+
+def growth(folder: str) -> str:
+    """The table and the plot of how cost grows, and what five seeds cost."""
+    record = (load("growth.json") or [{}])[0]
+    axes = [axis for axis in GROWTH if axis in record]
+    if not record:
+        return "Not measured yet: `python benchmarks/growth.py` does."
+    lines = ["| what grows | from | to | cost, from | to | slope | of the last two sizes | aimed at |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    for axis in axes:
+        r, (what, _, aim) = record[axis], GROWTH[axis]
+        low, high = (f"{1000 * r['medians'][i]:,.2f} ms" for i in (0, -1))
+        aimed = "" if aim is None else f"≤ {aim:g}" if aim else "none"
+        sizes = f"{r['sizes'][0]:,} | {r['sizes'][-1]:,}"
+        lines.append(f"| {what} | {sizes} | {low} | {high} | {r['slope']:.2f} | {r['last_slope']:.2f} | {aimed} |")
+    lines += ["", "| five seeds in one process | measured | aimed at |", "|---|---|---|"]
+    for name, r in record.get("seeds", {}).items():
+        if isinstance(r, dict) and "median" in r:
+            aim = 5.2 if "256" in name else 3.0
+            span = f"{min(r['ratios']):.2f} to {max(r['ratios']):.2f}"
+            lines.append(f"| {name}: times the cost of one | {r['median']:.2f} ({span}) | ≤ {aim:g} |")
+    if "memory" in record:
+        r = record["memory"]
+        lines.append(f"| peak memory, times one process and five replays | {r['ratio']:.2f} | ≤ 1.3 |")
+    draw_growth({axis: record[axis] for axis in axes})
+    return "\n".join([*lines, "", f"![How cost grows]({folder}figures/growth.png)"])
+
+
+def draw_growth(axes: dict[str, dict[str, Any]]) -> None:
+    """One log-log panel an axis, its slope named."""
+    figure, panels = plt.subplots(1, len(axes), figsize=(3.2 * len(axes), 3), dpi=120, layout="constrained")
+    for panel, (axis, r) in zip(np.atleast_1d(panels), axes.items()):
+        what, cost, _ = GROWTH[axis]
+        panel.loglog(r["sizes"], np.array(r["medians"]) * 1000, "o-", color="C0", linewidth=2)
+        panel.set(xlabel=what, ylabel=f"ms for {cost}", title=f"slope {r['slope']:.2f}")
+        panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(FIGURES / "growth.png")
+    plt.close(figure)
+
+
 def chaos() -> str:
     """The table of what killed runs ended with."""
     records = load("chaos.json")
@@ -229,7 +279,12 @@ def main() -> None:
         page = ROOT / name
         folder = "docs/" if page.parent == ROOT else ""
         blocks = {"learning": learning(folder, algo), "settings": settings(algo), "speed": speed(), "cost": cost()}
-        blocks |= {"multigoal": multigoal(folder), "two-passage": two_passage(), "chaos": chaos()}
+        blocks |= {
+            "multigoal": multigoal(folder),
+            "two-passage": two_passage(),
+            "chaos": chaos(),
+            "growth": growth(folder),
+        }
         text = page.read_text(encoding="utf-8")
         for name, block in blocks.items():
             pattern = rf"(<!-- results:{name} -->\n).*?(<!-- end -->)"
