@@ -293,7 +293,7 @@ def test_plot(run, capsys):
 def test_list(run, capsys):
     capsys.readouterr()
     assert main(["list", "envs"]) == 0
-    assert "Pendulum-v1" in capsys.readouterr().out.split()
+    assert {"Pendulum-v1", "jax/Pendulum-v1"} <= set(capsys.readouterr().out.split())
     assert main(["list", "algorithms"]) == 0
     assert "sac" in capsys.readouterr().out.split()
     assert main(["list", "runs", "--root", "."]) == 0

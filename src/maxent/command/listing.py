@@ -1,5 +1,6 @@
 """What `maxent list` prints: environments, algorithms, runs."""
 
+import importlib
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +20,10 @@ def lines(what: str, root: Path) -> Iterator[str]:
 
 
 def environments() -> Iterator[str]:
-    """The newest version of every environment that Gymnasium knows; the extra where one is missing."""
+    """The newest version of every environment that Gymnasium knows, and those of the device; what is missing for one."""
     import gymnasium
 
-    from maxent.envs import tasks
+    from maxent.envs import device, tasks
 
     tasks.register()
     newest: dict[tuple[str | None, str], gymnasium.envs.registration.EnvSpec] = {}
@@ -36,6 +37,11 @@ def environments() -> Iterator[str]:
             if word in str(spec.entry_point) and importlib.util.find_spec(package) is None
         ]  # fmt: skip
         yield f'{spec.id:32} needs: pip install "maxent-rl[{missing[0]}]"' if missing else spec.id
+    for suite, module in device.SUITES.items():
+        try:
+            yield from (f"{suite}/{name}" for name in importlib.import_module(module).names())
+        except ConfigError as error:
+            yield f"{suite + '/…':32} needs: {str(error).rpartition('install it with: ')[2]}"
 
 
 def algorithms() -> Iterator[str]:
