@@ -54,7 +54,8 @@ Job = Callable[[int], None]
 
 def driver_of(env: str, settings: SACConfig, seeds: int = 1, envs: int = 1) -> Driver:
     """A run without a folder, past its random steps and past compilation."""
-    driver = Driver(TrainConfig(env, seeds=seeds, envs=envs, log_every=10**9), settings, Factory(env))
+    quiet = {"log_every": 10**9, "eval_every": 0, "checkpoint_every": 0}
+    driver = Driver(TrainConfig(env, seeds=seeds, envs=envs, **quiet), settings, Factory(env))
     driver.learn(settings.learning_starts + 2 * max(64, envs))
     return driver
 

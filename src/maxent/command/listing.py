@@ -20,7 +20,7 @@ def lines(what: str, root: Path) -> Iterator[str]:
 
 
 def environments() -> Iterator[str]:
-    """The newest version of every environment that Gymnasium knows, and those of the device; what is missing for one."""
+    """The newest version of every environment that Gymnasium knows, then those of the device; what one lacks."""
     import gymnasium
 
     from maxent.envs import device, tasks
