@@ -45,8 +45,8 @@ STEPS = {MULTIGOAL: 30_000, TWO_PASSAGE: 20_000}
 SMALL = {"hidden_sizes": [64, 64]}
 """For ten members at once."""
 FOLLOWING = {"tau": 0.005, "target_update_interval": 1}
-"""Soft Q-learning's target critics in the maze, as the others': copied every thousand updates they were twenty backups in
-all, the goal is twenty steps away, and 63 % of its episodes arrived with both passages open."""
+"""Soft Q-learning's target critics in the maze, as the others': copied every thousand updates they were twenty backups
+in all, the goal is twenty steps away, and 63 % of its episodes arrived with both passages open."""
 EPISODES, EVALUATION_SEED = 1000, 1_000_000
 MEMBERS, ARRIVALS, RELEARN_EVERY, RELEARN_AT_MOST = 10, 20, 500, 10_000
 
