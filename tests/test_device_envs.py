@@ -383,6 +383,7 @@ def fake_gymnax(monkeypatch: pytest.MonkeyPatch, **parts: Any) -> None:
 
         def step_env(self, key: jax.Array, state: dict, action: jax.Array, params: Params) -> tuple:
             state = {"time": state["time"] + 1, "count": state["count"] + action[0]}
+            assert isinstance(params.top, float), "a whole number serves as a float"
             return jnp.stack([state["count"], 0.0]), state, 1, state["count"] >= params.top, {}
 
         step = None  # it resets, and is not to be called
@@ -405,7 +406,7 @@ def fake_gymnax(monkeypatch: pytest.MonkeyPatch, **parts: Any) -> None:
 
 def test_gymnax_is_asked_for_the_step_that_knows_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_gymnax(monkeypatch)
-    env = make("gymnax/Counter", {"max_steps_in_episode": 3, "low": 1.0})
+    env = make("gymnax/Counter", {"max_steps_in_episode": 3, "low": 1.0, "top": 10})
     assert env.time_limit == 3 and make("gymnax/Counter", {}).time_limit == 20
     conforms(env)
     _, _, obs, reward, terminated = episode(env, np.zeros((8, 1), np.float32))

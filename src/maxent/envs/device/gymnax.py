@@ -44,7 +44,7 @@ def make(name: str, kwargs: Mapping[str, Any]) -> DeviceEnv:
         entries = [f.name for f in dataclasses.fields(params)]
         check_arguments(where, kwargs, [*entries, *inspect.signature(type(env)).parameters])
         env, params = gymnax.make(name, **{key: value for key, value in kwargs.items() if key not in entries})
-        params = params.replace(**{key: value for key, value in kwargs.items() if key in entries})
+        params = params.replace(**{key: _as(getattr(params, key), kwargs[key]) for key in kwargs if key in entries})
         convert = gymnax.environments.spaces.gymnax_space_to_gym_space
         space = convert(env.action_space(params))
         spec, take = spec_of(convert(env.observation_space(params)), space), environment_action(space)
@@ -63,6 +63,11 @@ def make(name: str, kwargs: Mapping[str, Any]) -> DeviceEnv:
         return settled(state, like), settled(obs, spec.obs), jnp.float32(reward), jnp.asarray(terminated, bool)
 
     return DeviceEnv(spec, reset, step, int(params.max_steps_in_episode))
+
+
+def _as(default: Any, value: Any) -> Any:
+    """A whole number as a float where the entry is one: Gymnax computes in the types of its parameters."""
+    return float(value) if isinstance(default, float) and isinstance(value, int) else value
 
 
 def _gymnax() -> Any:
