@@ -174,8 +174,8 @@ class Rehearsal(Programs):
         self.transcript: list[str] = []
         self._written: dict[Any, tuple[str, Any]] = {}
         functions = dict(
-            _initial_states=jax.vmap(self._initial_state), act=self._act, warm_up=self._warm_up, add=ring.add,
-            observe=self._observe, learn=self._learn, learn_rollout=self._learn_rollout,
+            _initial_states=jax.vmap(self._initial_state), act=self.pure.act, warm_up=self.pure.warm_up, add=ring.add,
+            observe=self.pure.observe, learn=self.pure.learn, learn_rollout=self.pure.learn_rollout,
         )  # fmt: skip
         for called, function in functions.items():
             setattr(self, called, partial(self._write, called, function))

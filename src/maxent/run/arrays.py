@@ -26,17 +26,24 @@ ENTRY = 256
 class Form(NamedTuple):
     """What an array must be."""
 
-    shape: tuple[int | None, ...]
-    """None for a length that may be any."""
+    shape: tuple[int | range, ...]
+    """A range for a length that may be any in it."""
     dtype: np.dtype
 
     @property
-    def bytes(self) -> float:
+    def bytes(self) -> int:
         """The most it can have."""
-        return math.inf if None in self.shape else math.prod(self.shape, start=self.dtype.itemsize)  # type: ignore
+        lengths = (n[-1] if isinstance(n, range) else n for n in self.shape)
+        return math.prod(lengths, start=self.dtype.itemsize)
+
+    def fits(self, dtype: str, shape: list[int]) -> bool:
+        """Whether an array that a file describes so is one."""
+        lengths = [n if isinstance(n, range) else range(n, n + 1) for n in self.shape]
+        return dtype == _code(self.dtype) and files.fits(shape, tuple(lengths))
 
     def __str__(self) -> str:
-        return f"{_code(self.dtype)}[{', '.join('any' if n is None else str(n) for n in self.shape)}]"
+        lengths = (f"at most {n[-1]}" if isinstance(n, range) else str(n) for n in self.shape)
+        return f"{_code(self.dtype)}[{', '.join(lengths)}]"
 
 
 def named(tree: Tree) -> dict[str, Any]:
@@ -80,7 +87,7 @@ def read(folder: Path, entry: Mapping[str, Any], wanted: Mapping[str, Form]) -> 
         most = 8 + sum(ENTRY + 6 * len(name) for name in wanted)
         data = sum(form.bytes for form in wanted.values())
         if size > most + data:
-            raise CheckpointError(f"{path} does not fit the config: it has {size} bytes, and {data:.0f} are asked for")
+            raise CheckpointError(f"{path} does not fit the config: {size} bytes, for at most {data}")
         if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
             raise CheckpointError(f"{path} does not have the checksum of its manifest: it is damaged")
         file.seek(0)
@@ -114,8 +121,7 @@ def _misfit(header: dict[str, Any], wanted: Mapping[str, Form]) -> str:
         if name not in header:
             return f"it has no {name}"
         dtype, shape = header[name]["dtype"], header[name]["shape"]
-        lengths_fit = len(shape) == len(form.shape) and all(b in (None, a) for a, b in zip(shape, form.shape))
-        if dtype != _code(form.dtype) or not lengths_fit:
+        if not form.fits(dtype, shape):
             return f"it has {name} as {dtype}{shape}, and {form} is asked for"
     unknown = [name for name in header if name not in wanted]
     return f"it has {unknown[0]!r}, which is not asked for" if unknown else ""

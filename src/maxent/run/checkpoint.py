@@ -256,16 +256,16 @@ def has_size(replay: Path, file: File) -> bool:
     return False
 
 
-def load_tree(checkpoint: Path, part: str, template: Tree, growing: str = "") -> Tree:
+def load_tree(checkpoint: Path, part: str, template: Tree, growing: str = "", longest: int = 0) -> Tree:
     """The `state` or the `moment`, in the structure of the template, whose names, shapes and dtypes it must have.
 
-    The array named `growing` may have any length.
+    The array named `growing` may have any length up to the longest.
 
     Raises:
         CheckpointError: where a file is damaged or does not fit.
     """
     wanted = {
-        name: Form((None, *leaf.shape[1:]) if name == growing else leaf.shape, np.dtype(leaf.dtype))
+        name: Form((range(longest + 1), *leaf.shape[1:]) if name == growing else leaf.shape, np.dtype(leaf.dtype))
         for name, leaf in arrays.named(template).items()
     }
     found = arrays.read(checkpoint, read_manifest(checkpoint)[part], wanted)

@@ -174,6 +174,8 @@ class Driver:
             self._damaged = []
             for name in (folder.PROGRESS, folder.EVALUATIONS):
                 cut_back(path / name, self.loop.step)
+            for own in tensorboard:
+                own.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unwritable(path, error) from None
         loggers = [Patient(CSVLogger(path / folder.PROGRESS, path / folder.EVALUATIONS), self.warn)]
@@ -326,7 +328,8 @@ class Driver:
         if beyond or any(len(counters[name]) != len(self.seeds) for name in own):
             raise CheckpointError(f"the checkpoint {found} has damaged counters")
         learned = checkpoint.load_tree(found, "state", loop.learned)
-        moment = checkpoint.load_tree(found, "moment", loop.moment, growing="journal/actions")
+        longest = counters["step"] * len(self.seeds)
+        moment = checkpoint.load_tree(found, "moment", loop.moment, "journal/actions", longest)
         if not loop.accepts(moment):
             raise CheckpointError(f"the checkpoint {found} has a damaged journal")
         return counters, self.programs.placed(learned, LEARNED), moment, checkpoint.load_rows(found, loop.ring)

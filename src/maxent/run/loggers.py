@@ -109,7 +109,6 @@ class TensorBoardLogger:
         now, values = time.time(), [Summary.Value(tag=tag, simple_value=value) for tag, value in points.items()]
         events = [Event(wall_time=now, step=step, summary=Summary(value=values))]
         if self._file.empty():
-            self._file.path.parent.mkdir(exist_ok=True, parents=True)
             void = Event(wall_time=now, step=self._step + 1, session_log=SessionLog(status=SessionLog.START))
             events = [Event(wall_time=now, file_version="brain.Event:2"), *([void] if self._step else []), *events]
         self._file.append(b"".join(_record(event.SerializeToString()) for event in events))
