@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import math
 import numbers as numeric
+import sys
 import tomllib
 import types
 import typing
@@ -101,12 +102,14 @@ def parse_value(text: str) -> Any:
     """A word of the command line as TOML would read it, else as a string: true, 3, 0.5, [1, 2], "x", x."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # a TOMLDecodeError is a ValueError, and so is a number too long
         return text
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:
     """The value as the type that the field declares; ints serve as floats and lists as tuples."""
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise ConfigError(f"{where} is a whole number of {len(str(abs(value)))} digits: it must be {_in_words(hint)}")
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         for option in typing.get_args(hint):
             try:

@@ -124,8 +124,8 @@ def write(folder: Path, snapshot: Snapshot) -> Path:
             "moment": arrays.write(aside / MOMENT, snapshot.moment),
             "replay": replay,
         }
-        content = json.dumps(sealed(manifest), indent=1).encode()
-        if len(content) > files.MOST_JSON:
+        content = json.dumps(sealed(manifest)).encode()
+        if files.too_much(content):
             raise OSError(errno.EFBIG, "too large to be read again", str(aside / MANIFEST))
         files.replace(aside / MANIFEST, content)
         files.sync(aside)
