@@ -294,15 +294,15 @@ class TrainConfig:
     """Seed of the first member; everything random follows from it."""
     seeds: int = setting(1, low=1)
     """Members, trained side by side in one process with the seeds seed, seed + 1, …"""
+    envs: int = setting(1, low=1)
+    """Environments of each member."""
+    max_episode_steps: int = setting(0, low=0)
+    """Time limit of an episode; 0 keeps the environment's own."""
     sweep: tuple[str, ...] = ()
     """FIELD=v1,v2,…: members with each of these values of the algorithm's setting, for every seed; several give their
     product."""
-    envs: int = setting(1, low=1)
-    """Environments of each member."""
     device: str = "auto"
     """What learns: auto, cpu, gpu or tpu; gpu:4 shares the members among four."""
-    max_episode_steps: int = setting(0, low=0)
-    """Time limit of an episode; 0 keeps the environment's own."""
     eval_every: int = setting(10_000, low=0)
     """Steps between evaluations with the mean action; 0 evaluates only at the end."""
     eval_episodes: int = setting(10, low=1)
