@@ -435,7 +435,7 @@ def run_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, 
     path = tmp_path_factory.mktemp("runs")
     compiled: dict[tuple[str, str], Programs] = {}
 
-    def programs(algorithm: Algorithm, config: Any, spec: Spec) -> Programs:
+    def programs(algorithm: Algorithm, config: Any, spec: Spec, mesh: None) -> Programs:
         return compiled.setdefault((algorithm.name, str(spec)), Programs(algorithm, config, spec))
 
     with pytest.MonkeyPatch.context() as patch:
