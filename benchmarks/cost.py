@@ -179,7 +179,9 @@ def filled(rows: Any) -> Any:
     source = jnp.arange(capacity) % rows.written
     repeat = jax.jit(lambda array: array[source], donate_argnums=0)
     rows = jax.tree.map(lambda array: repeat(array) if array.ndim else array, rows)
-    return ring.cut(rows._replace(written=jnp.uint32(capacity + capacity // 2)))
+    return ring.cut(
+        rows._replace(written=jnp.uint32(capacity + capacity // 2)), jnp.ones(rows.boundary.shape[1:], bool)
+    )
 
 
 def resident() -> dict[str, float]:

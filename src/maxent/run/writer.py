@@ -70,7 +70,7 @@ class Writer:
 
     def _write(self, snapshot: Snapshot) -> None:
         path = checkpoint.write(self.folder, snapshot)
-        if snapshot.kind == "step":
-            self.know(path)
-        with suppress(OSError, CheckpointError):  # the next one prunes again
+        with suppress(OSError, CheckpointError):  # it is whole: what is missed here, the next one makes up for
+            if snapshot.kind == "step":
+                self.know(path)
             checkpoint.prune(self.folder, path, self.keep if snapshot.kind == "step" else 1)
