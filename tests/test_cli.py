@@ -1,4 +1,4 @@
-"""The command: what it refuses and how, and a run from its beginning to its video."""
+"""The command: a run from its beginning to its video, and what is refused of one. `test_bad_input` has the rest."""
 
 import csv
 import json
@@ -15,6 +15,7 @@ from PIL import Image
 
 from maxent.cli import main
 from maxent.run import video
+from refusals import refusal
 
 TINY = [
     "--sac.hidden_sizes", "[8]", "--sac.batch_size=8", "--sac.learning-starts", "40", "--sac.buffer_size", "500",
@@ -52,23 +53,9 @@ class Task(gymnasium.Env):
         return obs, 1.0, self.now >= self.length, False, {}
 
 
-class Unbounded(Task):
-    action_space = Box(-np.inf, np.inf, (1,), np.float32)
-
-
-class Undefined(Task):
-    def __init__(self):
-        super().__init__()
-        self.action_space = Box(-1, 1, (2,), np.float32)
-        self.action_space.high[1] = np.nan
-
-
 def task(**kwargs):
     return Task(**kwargs)
 
-
-def nothing():
-    return 3
 """
 
 
@@ -96,101 +83,9 @@ def run(trained, tmp_path):
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
-def files(folder):
-    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
-
-
 def rows(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
-
-
-def refusal(capsys, *words):
-    """The one line with which these words are refused."""
-    before = files(Path.cwd())
-    capsys.readouterr()
-    assert main(words) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.startswith("maxent: error: ") and err.endswith("\n") and err.count("\n") == 1
-    assert "│" not in err and "Traceback" not in err
-    assert files(Path.cwd()) == before
-    return err
-
-
-@pytest.mark.parametrize(
-    ("words", "parts"),
-    [
-        ("trian", ["'trian'", "did you mean train?"]),
-        ("train", ["maxent train ENV", "maxent list envs"]),
-        ("train Pendulum-v1 CartPole-v1", ["'CartPole-v1'"]),
-        ("train Pendulum-v1 --step 5", ["--step:", "did you mean --steps"]),
-        ("train Pendulum-v1 --steps", ["--steps"]),
-        ("train Pendulum-v1 --steps 0", ["train.steps is 0", "at least 1"]),
-        ("train Pendulum-v1 --steps many", ["train.steps is 'many'", "a whole number"]),
-        ("train Pendulum-v1 --sac.learning_rat 1", ["--sac.learning_rat", "did you mean --sac.learning-rate"]),
-        ("train Pendulum-v1 --sac.learning_rate -0.1", ["sac.learning_rate is -0.1", "at least 0"]),
-        ("train Pendulum-v1 --sac.learning_rate nan", ["sac.learning_rate is nan", "finite"]),
-        ("train Pendulum-v1 --sac.batch_size 2000 --sac.buffer_size 1000", ["sac.batch_size is 2000", "1000"]),
-        ("train Pendulum-v1 --sac.temperature automatic", ["'automatic'", "a number or 'auto'"]),
-        ("train Pendulum-v1 --sac.layer_norm maybe", ["'maybe'", "true or false"]),
-        ("train Pendulum-v1 --sca.tau 1", ["--sca.KEY"]),
-        ("train Pendulum-v1 --algo sax", ["'sax'", "did you mean sac?"]),
-        ("train Pendulum-v1 --env.g", ["--env.g needs a value"]),
-        ("train Pendulum-v1 --env.gravity 3", ["Pendulum-v1 cannot be made", "gravity"]),
-        ("train Pendulum-v1 --config nowhere.toml", ["nowhere.toml", "No such file"]),
-        ("train Pendulum-v3", ["'Pendulum-v3'", "did you mean Pendulum-v1"]),
-        ("train Pendulun-v1", ["'Pendulun-v1'", "did you mean Pendulum-v1"]),
-        ("train own_taskz:Task", ["cannot import 'own_taskz'"]),
-        ("train own_tasks:Tsk", ["no 'Tsk'", "did you mean Task"]),
-        ("train own_tasks:nothing", ["gives a int", "gymnasium.Env"]),
-        ("train own_tasks:Unbounded", ["[-inf, inf]", "entry 0", "finite"]),
-        ("train own_tasks:Undefined", ["nan", "entry 1", "finite"]),
-        ("train own_tasks:Task --video", ["does not render as 'rgb_array'"]),
-        ("train CartPole-v1", ["sac does not take discrete actions"]),
-        ("train Pendulum-v1 --out .", ["the folder . is not empty", "maxent resume"]),
-        ("resume", ["resume needs RUN"]),
-        ("resume .", [". is no run", "config.toml"]),
-        ("eval nowhere", ["nowhere is no run"]),
-        ("eval nowhere --episodes 0", ["eval.episodes is 0", "at least 1"]),
-        ("eval nowhere --sed 3", ["did you mean --seed"]),
-        ("record nowhere", ["nowhere is no run"]),
-        ("play nowhere", ["nowhere is no run"]),
-        ("plot", ["at least one run"]),
-        ("plot nowhere", ["nowhere is no run"]),
-        ("list", ["list needs"]),
-        ("list agents", ["'agents'", "'algorithms'"]),
-        ("list runs", ["no runs in runs"]),
-    ],
-)
-def test_bad_input_is_one_line_and_nothing_is_written(words, parts, capsys):
-    line = refusal(capsys, *words.split())
-    for part in parts:
-        assert part in line
-
-
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("[sac]\nlearning_rat = 1e-3", ["file.toml [sac]", "'learning_rat'", "did you mean learning_rate"]),
-        ("[train]\nstep = 5", ["file.toml [train]", "'step'", "did you mean"]),
-        ("[train]\nsteps = 1.5", ["file.toml [train].steps is 1.5"]),
-        ("[ppo]\nx = 1", ["[ppo]", "[sac]"]),
-        ("steps = 5", ["steps outside a table"]),
-        ("[train", ["is not TOML"]),
-    ],
-)
-def test_a_bad_config_file_is_named(text, parts, workplace, capsys):
-    (workplace / "file.toml").write_text(text)
-    line = refusal(capsys, "train", "Pendulum-v1", "--config", "file.toml")
-    for part in parts:
-        assert part in line
-
-
-def test_a_missing_extra_is_named(monkeypatch, capsys):
-    for module in [m for m in sys.modules if m.startswith("gymnasium.envs.box2d")]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, "Box2D", None)
-    assert 'pip install "maxent-rl[box2d]"' in refusal(capsys, "train", "BipedalWalker-v3")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ It is a face of the same driver as the command, with the method names that Stabl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -66,6 +67,8 @@ class Agent:
         run = {f.name: settings.pop(f.name) for f in fields(TrainConfig) if f.name in settings}
         run |= {"env": "", "algo": self.algorithm, "seed": seed, "seeds": seeds, "envs": envs}
         config = build(TrainConfig, run | {"max_episode_steps": max_episode_steps}, name)
+        if not isinstance(env_kwargs, Mapping | None):
+            raise ConfigError(f"{name}.env_kwargs is {env_kwargs!r}: it must be a dictionary of arguments")
         self._env_kwargs = dict(env_kwargs or {})
         self._open(env, config, build(registry.entry(self.algorithm).config, settings, name), out)
 
@@ -123,8 +126,7 @@ class Agent:
         A callback is called at every report (each 1,000 steps) with a `Progress` and stops the training by returning
         False.
         """
-        if total_timesteps < 1:
-            raise ConfigError(f"total_timesteps is {total_timesteps}: it must be at least 1")
+        _refuse_unless_within("total_timesteps", total_timesteps, 1)
         total = self._driver.loop.step + total_timesteps
         callbacks = [callback] if callable(callback) else list(callback or ())
         if not progress_bar:
@@ -154,6 +156,7 @@ class Agent:
         Raises:
             ConfigError: where the observation does not fit the observation space.
         """
+        _refuse_unless_within("member", member, 0, len(self._driver.seeds) - 1)
         count = _batch_size(self.observation_space, observation)
         singles = [observation] if count is None else [_nth(observation, i) for i in range(count)]
         driver, programs = self._driver, self._driver.programs
@@ -187,6 +190,7 @@ class Agent:
         driver, programs = self._driver, self._driver.programs
         if programs.algorithm.q is None:
             raise ConfigError(f"{programs.algorithm.name} has no critics of actions")
+        _refuse_unless_within("member", member, 0, len(driver.seeds) - 1)
         try:
             actions = spaces.canonical_actions(self.action_space, action)
             obs = spaces.empty_batch(programs.spec.obs, (len(actions),))
@@ -200,8 +204,8 @@ class Agent:
         self, n_episodes: int = 10, *, deterministic: bool = True, seed: int | None = None, member: int = 0
     ) -> Evaluation:
         """Play that many episodes in environments of their own; learning does not notice."""
-        if n_episodes < 1:
-            raise ConfigError(f"n_episodes is {n_episodes}: it must be at least 1")
+        _refuse_unless_within("n_episodes", n_episodes, 1)
+        _refuse_unless_within("member", member, 0, len(self._driver.seeds) - 1)
         return Evaluation.of(self._driver.evaluate(n_episodes, seed, explore=not deterministic)[member])
 
     def save(self, path: str | Path) -> None:
@@ -295,6 +299,15 @@ def _single(vector: gymnasium.vector.VectorEnv) -> tuple[str | Callable[..., gym
         raise ConfigError("an evaluation needs one environment by itself: pass an id or a class instead of a vector")
 
     return unknown, {}
+
+
+def _refuse_unless_within(name: str, value: Any, low: int, high: float = math.inf) -> None:
+    """A ConfigError where an argument is no whole number from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ConfigError(f"{name} is {value!r}: it must be a whole number")
+    if not low <= value <= high:
+        upper = f" and at most {high}" if high < math.inf else ""
+        raise ConfigError(f"{name} is {value}: it must be at least {low}{upper}")
 
 
 def _batch_size(space: gymnasium.Space, observation: Any) -> int | None:

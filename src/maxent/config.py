@@ -332,5 +332,7 @@ class TrainConfig:
         for name in ("eval_every", "checkpoint_every"):
             if getattr(self, name) % self.log_every:
                 yield name, f" and log_every {self.log_every}: it must be a multiple, since both happen at a report"
+        if self.seed + self.seeds > 2**31:
+            yield "seeds", f" and seed {self.seed}: the last member's seed must be at most {2**31 - 1}"
         if self.step_timeout and not self.env_workers:
             yield "step_timeout", " and env_workers 0: only a process of its own can be ended when it hangs"

@@ -49,8 +49,8 @@ def refuse_too_large(replay: Tree, mesh: Mesh | None) -> None:
     if free is not None and needed > free:
         each = f" on each of {len(devices)} devices" if len(devices) > 1 else ""
         raise ConfigError(
-            f"the replay needs {needed / 1e9:.1f} GB{each} and {free / 1e9:.1f} GB are free: "
-            "lower buffer_size, or the number of members"
+            f"the replay needs {needed / 1e9:,.1f} GB{each} and {free / 1e9:,.1f} GB are free: "
+            "lower buffer_size (of a rollout, rollout_length), or the number of members"
         )
 
 

@@ -3,6 +3,7 @@
 No import here needs JAX: the command's help and its errors are instant.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -70,7 +71,7 @@ def check(config: Any, where: str) -> None:
         value, m = getattr(config, f.name), f.metadata
         if isinstance(value, str) or not m:
             continue
-        if not math.isfinite(value):
+        if not -math.inf < value < math.inf:
             raise ConfigError(f"{where}.{f.name} is {value}: it must be a finite number")
         if value < m["low"]:
             raise ConfigError(f"{where}.{f.name} is {value}: it must be at least {m['low']:g}")
@@ -94,16 +95,17 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the config file {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # a TOMLDecodeError is a ValueError, and so is a number too long
+    except (ValueError, RecursionError) as error:  # broken, no UTF-8, numbers or tables without end
         raise ConfigError(f"the config file {path} is not TOML: {error}") from None
 
 
 def parse_value(text: str) -> Any:
     """A word of the command line as TOML would read it, else as a string: true, 3, 0.5, [1, 2], "x", x."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):  # a TOMLDecodeError is a ValueError, and so is a number too long
+        found = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text
+    return found["value"] if len(found) == 1 else text
 
 
 def _coerce(value: Any, hint: Any, where: str) -> Any:
@@ -125,10 +127,9 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     elif isinstance(value, bool) or hint not in (int, float):
         if isinstance(value, hint) and hint is not int:
             return value
-    elif hint is float and isinstance(value, numeric.Real):
-        return float(value)
-    elif isinstance(value, numeric.Real) and float(value).is_integer():
-        return int(float(value)) if not isinstance(value, numeric.Integral) else int(value)
+    elif isinstance(value, numeric.Real) and (hint is float or value == value // 1):
+        with contextlib.suppress(OverflowError):  # too large for a float, or no whole number at all
+            return hint(value)
     raise ConfigError(f"{where} is {value!r}: it must be {_in_words(hint)}")
 
 

@@ -18,7 +18,7 @@ from gymnasium.wrappers import TimeLimit
 from maxent.envs.make import Factory
 from maxent.envs.spaces import spec_of
 from maxent.envs.trial import Evidence, difference, entry_name, gather, leaves, raised
-from maxent.errors import ConfigError, MaxentError
+from maxent.errors import ConfigError
 
 Severity = Literal["fault", "warning", "fine"]
 """Training cannot work; it can, but something is likely to be wrong; nothing is."""
@@ -35,6 +35,8 @@ SHAM_BOUND = 1e6
 """Magnitude from which the bound of an action is hardly its true one."""
 LARGE_OBSERVATION = 8_000
 """Inputs, or bytes: a replay of a million takes 8 GB."""
+REFUSALS = (TypeError, ValueError, AttributeError, AssertionError)
+"""What a constructor raises at arguments that it does not take; anything else is a fault of its own."""
 
 
 class Finding(NamedTuple):
@@ -67,10 +69,11 @@ def check(
     factory, made = Factory(env, env_kwargs, max_episode_steps), list[gymnasium.Env]()
     try:
         made += [factory(), factory()]
-    except MaxentError:
-        raise
-    except Exception as error:
-        return [Finding("spaces", "fault", raised("the constructor", error), "Mend it; nothing else was checked.")]
+    except ConfigError as error:
+        if not isinstance(error.__cause__, Exception) or isinstance(error.__cause__, REFUSALS):
+            raise
+        found = raised("the constructor", error.__cause__)
+        return [Finding("spaces", "fault", found, "Mend it; nothing else was checked.")]
     try:
         findings = _findings(made[0], made[1], episodes, steps)
     finally:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from maxent.envs import spaces
-from maxent.envs.workers import Lost, RemoteEnv, Shown, ask, lost, told
+from maxent.envs.workers import Lost, RemoteEnv, Shown, ask, lost, spaces_of, told
 from maxent.errors import ConfigError, EnvironmentFault
 from maxent.streams import episode_seed
 from maxent.types import Spec, Transition, Tree
@@ -144,10 +144,9 @@ class HostEnvs:
         self._places: list[Place] = list(np.ndindex(self.shape))
         self._envs = [[make() for _ in range(envs)] for _ in seeds]
         self._seeds, self._stream = list(seeds), stream
-        first = self._envs[0][0]
-        self.observation_space, self.action_space = first.observation_space, first.action_space
-        self.spec = spaces.spec_of(first.observation_space, first.action_space)
-        self._taken = spaces.environment_action(first.action_space)
+        self.observation_space, self.action_space = spaces_of(self._envs[0][0])
+        self.spec = spaces.spec_of(self.observation_space, self.action_space)
+        self._taken = spaces.environment_action(self.action_space)
         self._compared: dict[Place, tuple[gymnasium.Space, gymnasium.Space]] = {}
         """Spaces that were found to be like those of the first environment."""
         for at in self._places:
@@ -327,8 +326,7 @@ class HostEnvs:
 
     def _compare_spaces(self, at: Place) -> None:
         """A ValueError where an environment's spaces are not, or are no longer, those of the first one."""
-        env = self._envs[at[0]][at[1]]
-        found = env.observation_space, env.action_space
+        found = spaces_of(self._envs[at[0]][at[1]])
         if all(space is known for space, known in zip(found, self._compared.get(at, (None, None)))):
             return
         for what, space, first in zip(("observation", "action"), found, (self.observation_space, self.action_space)):

@@ -15,6 +15,7 @@ import gymnasium
 from gymnasium.wrappers import TimeLimit
 
 from maxent.envs import device, spaces, tasks
+from maxent.envs.workers import told
 from maxent.errors import ConfigError
 from maxent.types import Spec
 
@@ -41,6 +42,8 @@ class Factory:
         kwargs: Mapping[str, Any] | None = None,
         max_episode_steps: int = 0,
     ) -> None:
+        if not (isinstance(env, str | gymnasium.Env) or callable(env)):
+            raise ConfigError(f"the environment is {env!r}: it must be an id, module:Name, a class or an environment")
         self.kwargs, self.max_episode_steps = dict(kwargs or {}), max_episode_steps
         self.name = env if isinstance(env, str) else _name(env)
         self.remakeable = ":" in self.name or isinstance(env, str)
@@ -74,9 +77,10 @@ class Factory:
             near = difflib.get_close_matches(self.name, list(gymnasium.registry), n=3, cutoff=0.5)
             close = f": did you mean {' or '.join(near)}?" if near else "; see `maxent list envs`"
             raise ConfigError(f"there is no environment {self.name!r}{close}") from None
-        except (gymnasium.error.Error, ImportError, AttributeError, TypeError, ValueError, AssertionError) as error:
-            detail = " ".join(str(error).split())
-            raise ConfigError(f"the environment {self.name} cannot be made: {detail}") from error
+        except Exception as error:
+            its_own = not isinstance(error, gymnasium.error.Error | ImportError | ConfigError)
+            detail = " ".join((told(error) if its_own else str(error)).split())
+            raise ConfigError(f"the environment {self.name} cannot be made: {detail}") from (error if its_own else None)
         if not isinstance(env, gymnasium.Env):
             raise ConfigError(f"{self.name} gives a {type(env).__name__}: it must give a gymnasium.Env")
         return env
@@ -172,8 +176,8 @@ def _from_module(env: str) -> Callable[..., gymnasium.Env] | None:
         sys.path.insert(0, os.getcwd())
     try:
         found = importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(f"cannot import {module!r} for the environment {env!r}: {error}") from None
+    except Exception as error:  # whatever the module does when it is imported
+        raise ConfigError(f"cannot import {module!r} for the environment {env!r}: {told(error)}") from error
     if hasattr(found, name):
         return getattr(found, name)
     if name in gymnasium.registry:

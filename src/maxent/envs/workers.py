@@ -83,6 +83,13 @@ def lost() -> Any:
     raise Lost
 
 
+def spaces_of(env: "gymnasium.Env | RemoteEnv") -> tuple[gymnasium.Space, gymnasium.Space]:
+    """Those of the observations and the actions; None for one that it lacks, which is then refused as a space."""
+    if isinstance(env, RemoteEnv):
+        return env.spaces()
+    return getattr(env, "observation_space", None), getattr(env, "action_space", None)  # type: ignore[return-value]
+
+
 def told(error: Exception) -> str:
     """What an environment raised, in words: a ValueError is a sentence by itself."""
     whole = isinstance(error, ValueError | RemoteError)
@@ -128,15 +135,12 @@ class RemoteEnv:
         worker.environments.add(self._number)
         self._make()
 
-    @property
-    def observation_space(self) -> gymnasium.Space:
-        """As the environment has it when it was made."""
-        return self._spaces()[0]
-
-    @property
-    def action_space(self) -> gymnasium.Space:
-        """As the environment has it when it was made."""
-        return self._spaces()[1]
+    def spaces(self) -> tuple[gymnasium.Space, gymnasium.Space]:
+        """As they were when it was made."""
+        try:
+            return self._worker.wait(self._made)
+        except RemoteError as error:
+            raise ConfigError(f"the environment cannot be made in a worker process: {error}") from error
 
     @property
     def lost(self) -> bool:
@@ -169,12 +173,6 @@ class RemoteEnv:
     def _make(self) -> None:
         self._life = self._worker.life
         self._made: Future = self._worker.ask(self._number, "make", self._pickled)
-
-    def _spaces(self) -> tuple[gymnasium.Space, gymnasium.Space]:
-        try:
-            return self._worker.wait(self._made)
-        except RemoteError as error:
-            raise ConfigError(f"the environment cannot be made in a worker process: {error}") from error
 
 
 class _Worker:
@@ -336,7 +334,7 @@ def _answer(envs: dict[int, gymnasium.Env], number: int, name: str, argument: An
 def _fulfil(envs: dict[int, gymnasium.Env], number: int, name: str, argument: Any) -> Any:
     if name == "make":
         env = envs[number] = _factory(argument)()
-        return env.observation_space, env.action_space
+        return spaces_of(env)
     if name == "close":
         return envs.pop(number).close() if number in envs else None
     return perform(envs[number], name, argument)

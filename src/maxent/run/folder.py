@@ -55,14 +55,24 @@ def choose(config: TrainConfig, out: str = "", root: str = "runs") -> Path:
             raise ConfigError(
                 f"the folder {out} is not empty: choose another, or continue its run with `maxent resume {out}`"
             )
+        _refuse_unwritable(path)
         return path
     env = config.env.replace("/", "-").replace(":", "-")
     name = f"seed-{config.seed}" if config.seeds == 1 else f"seeds-{config.seed}-{config.seed + config.seeds - 1}"
     if config.sweep:
         name = "-".join(["sweep", *(text.partition("=")[0].strip() for text in config.sweep), name])
     parent = Path(root) / env / config.algo
+    _refuse_unwritable(parent)
     taken = {p.name for p in parent.glob(f"{name}*")}
     return parent / next(n for n in (name, *(f"{name}-{i}" for i in range(2, len(taken) + 3))) if n not in taken)
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """A ConfigError where a folder cannot be made, before anything is done for what goes into it."""
+    there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "may not be written to" if there.is_dir() else "is no folder"
+        raise ConfigError(f"the run folder {path} cannot be made, since {there} {why}: choose another with --out")
 
 
 def create(path: Path, config: TrainConfig, settings: Any, env_kwargs: Mapping[str, Any]) -> None:
