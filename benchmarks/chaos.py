@@ -30,6 +30,7 @@ CASES = {
     "td3": ("LunarLanderContinuous-v3", SMALL),
     "sac_discrete": ("CartPole-v1", ["--envs 2", *SMALL]),
     "ppo": ("MountainCarContinuous-v0", ["rollout-length 256", "epochs 2"]),
+    "ddpg": ("jax/Pendulum-v1", ["--envs 4", *SMALL]),
 }
 STEPS = 3000
 SCHEDULE = f"--steps {STEPS} --log-every 100 --eval-every 500 --eval-episodes 2 --checkpoint-every 200"

@@ -134,7 +134,7 @@ class SACDiscreteConfig(ActorCriticConfig):
     """Weight of the entropy against the reward: "auto" learns it so that the entropy meets target_entropy_ratio."""
     initial_temperature: float = setting(1.0, above=0, swept=True)
     """Where a learned temperature starts."""
-    target_entropy_ratio: float = setting(0.3, low=0, high=1, swept=True)
+    target_entropy_ratio: float = setting(0.6, low=0, high=1, swept=True)
     """Entropy that a learned temperature aims at, as a share of that of equally likely actions."""
     entropy_in_target: bool = True
     """Whether the critics count the entropy of later steps as a reward; without, only the policy is paid for it."""

@@ -14,7 +14,7 @@ that the sums stay exact.
 
 Differs from the paper:
   - H̄ is 0.98 log |A| there: of two actions, neither may then have more than 58 %, and where one matters the temperature
-    rises without end. Ours is 0.3 log |A|, near the entropy of a greedy policy with one random action in ten.
+    rises without end. Ours is 0.6 log |A|, near the entropy of a greedy policy with three random actions in ten.
   - The dual objective is stepped in log α, as in `maxent.algorithms.sac`.
   - Offered beyond it: a target without entropy (arXiv 2509.09838); the mean of the critics in place of the minimum, and
     a bound beyond which a critic gains nothing by leaving its target critic (both arXiv 2209.10081); n-step targets and
