@@ -267,6 +267,29 @@ def test_unknown_names_are_refused(name):
         driver.Driver(TrainConfig(name), tiny.SETTINGS, Factory(name, {}))
 
 
+OWN = """
+import jax.numpy as jnp
+from maxent.envs.device.env import DeviceEnv
+from maxent.types import Leaf, Spec
+
+spec = Spec(Leaf((1,), "float32"), Leaf((1,), "float32"))
+never = lambda state, action, key: (state, state, jnp.float32(1), jnp.zeros((), bool))
+env = DeviceEnv(spec, lambda key: (jnp.zeros(1), jnp.zeros(1)), never, 7)
+"""
+
+
+def test_an_environment_of_ones_own_is_named_by_its_module(tmp_path, monkeypatch):
+    (tmp_path / "own_device_task.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    named, shorter = Factory("own_device_task:env"), Factory("own_device_task:env", {}, 5)
+    assert named.remakeable and (named.on_device().time_limit, shorter.on_device().time_limit) == (7, 5)
+    assert Factory(clock(length=4)).on_device() is not None and not Factory(clock()).remakeable
+    with pytest.raises(ConfigError, match="takes no arguments: drop mass"):
+        Factory("own_device_task:env", {"mass": 1})
+    made = driver.Driver(TrainConfig("own_device_task:env"), tiny.SETTINGS, shorter)
+    assert [e.length for e in made.evaluate(2)[0]] == [5, 5]
+
+
 def test_a_task_without_a_twin_cannot_be_shown(monkeypatch):
     monkeypatch.setattr(device, "make", lambda *args: clock())
     with pytest.raises(ConfigError, match="runs on the device alone"):

@@ -19,6 +19,7 @@ import numpy as np
 from maxent import registry
 from maxent.config import TrainConfig
 from maxent.envs import spaces
+from maxent.envs.device.env import DeviceEnv
 from maxent.envs.make import Factory
 from maxent.envs.vector import VectorEnvs
 from maxent.errors import ConfigError
@@ -29,14 +30,15 @@ from maxent.types import Tree
 
 VECTOR_KWARGS = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers")
 """What `gymnasium.make_vec` adds to the arguments of one environment."""
-AnyEnv = str | gymnasium.Env | gymnasium.vector.VectorEnv | Callable[..., gymnasium.Env]
+AnyEnv = str | gymnasium.Env | gymnasium.vector.VectorEnv | Callable[..., gymnasium.Env] | DeviceEnv
 
 
 class Agent:
     """A policy that learns on an environment. Use a subclass: `maxent.SAC`, for one.
 
     Args:
-        env: A Gymnasium id, `module:Name`, a class or factory, an environment, or a Gymnasium vector environment.
+        env: A Gymnasium id, `module:Name`, a class or factory, an environment, a Gymnasium vector environment, or one
+            written in JAX: `jax/…` and the like, or a `DeviceEnv`.
         seed: Everything random follows from it.
         seeds: Members, trained side by side with the seeds seed, seed + 1, …
         envs: Environments of each member; a vector environment brings its own number.

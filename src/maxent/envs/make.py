@@ -38,16 +38,17 @@ class Factory:
 
     def __init__(
         self,
-        env: str | gymnasium.Env | Callable[..., gymnasium.Env],
+        env: "str | gymnasium.Env | Callable[..., gymnasium.Env] | DeviceEnv",
         kwargs: Mapping[str, Any] | None = None,
         max_episode_steps: int = 0,
     ) -> None:
-        if not (isinstance(env, str | gymnasium.Env) or callable(env)):
+        if not (isinstance(env, str | gymnasium.Env) or callable(env) or _is_device_env(env)):
             raise ConfigError(f"the environment is {env!r}: it must be an id, module:Name, a class or an environment")
         self.kwargs, self.max_episode_steps = dict(kwargs or {}), max_episode_steps
         self.name = env if isinstance(env, str) else _name(env)
-        self.remakeable = ":" in self.name or isinstance(env, str)
+        self.remakeable = isinstance(env, str) or (":" in self.name and not _is_device_env(env))
         self._given = env
+        self._device_env: DeviceEnv | None = None
         self._instance = env if isinstance(env, gymnasium.Env) else None
         if isinstance(env, gymnasium.Env) and env.spec is not None:
             self.kwargs = dict(env.spec.kwargs)
@@ -86,9 +87,9 @@ class Factory:
         return env
 
     def on_device(self) -> "DeviceEnv | None":
-        """The `DeviceEnv` of such a name, None for every other."""
-        if not device.on_device(self.name):
-            return None
+        """The `DeviceEnv` that was given or named, None where it is none."""
+        if self._device_env is not None or not device.on_device(self.name):
+            return self._device_env
         from maxent.envs.device import env
 
         return env.make(self.name, self.kwargs, self.max_episode_steps)
@@ -110,7 +111,7 @@ class Factory:
             raise TypeError("an environment that was made here stays here")
         return _received, (gymnasium.registry.get(self.name), self._given, self.kwargs, self.max_episode_steps)
 
-    def _maker(self, env: str | gymnasium.Env | Callable[..., gymnasium.Env]) -> Callable[..., gymnasium.Env]:
+    def _maker(self, env: Any) -> Callable[..., gymnasium.Env]:
         if isinstance(env, gymnasium.Env):
             return self._copier(env)
         if isinstance(env, str):
@@ -119,6 +120,13 @@ class Factory:
                 limit = self.max_episode_steps or None
                 return partial(self._by_id, max_episode_steps=limit, disable_env_checker=True)
             env = found
+        if _is_device_env(env):
+            if self.kwargs:
+                raise ConfigError(
+                    f"{self.name} is made, and takes no arguments: drop {', '.join(self.kwargs)}"
+                )
+            self._device_env = env._replace(time_limit=self.max_episode_steps or env.time_limit)
+            return self._by_id
         make = env
         return lambda **kwargs: self._limited(make(**kwargs))
 
@@ -153,13 +161,19 @@ class Factory:
         return copied
 
 
+def _is_device_env(env: Any) -> bool:
+    """Whether it is a `DeviceEnv`; whoever made one has imported its module, and JAX with it."""
+    module = sys.modules.get("maxent.envs.device.env")
+    return module is not None and isinstance(env, module.DeviceEnv)
+
+
 def _received(spec: gymnasium.envs.registration.EnvSpec | None, *arguments: Any) -> Factory:
     if spec is not None:
         gymnasium.registry.setdefault(spec.id, spec)
     return Factory(*arguments)
 
 
-def _name(env: gymnasium.Env | Callable[..., gymnasium.Env]) -> str:
+def _name(env: Any) -> str:
     """The id, or `module:Name` where that can be imported again."""
     if isinstance(env, gymnasium.Env):
         return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
