@@ -252,6 +252,19 @@ WORDS = [
 ]  # fmt: skip
 
 
+def test_episodes_go_on_in_new_workers_with_the_same_bits(undisturbed):
+    expected, _ = undisturbed
+    first, again = HostEnvs(Workers(Walk, 2), SEEDS, 3), HostEnvs(Workers(Walk, 3), SEEDS, 3)
+    last = play(first, 20)[-1]
+    assert first.journal().lengths.any() and again.restore(first.journal(), last).all()
+    for action, theirs in zip(ACTIONS[20:], expected[21:], strict=True):
+        last = again.step(last.obs, action)
+        same(last, theirs)
+    first.close()
+    again.close()
+
+
+@pytest.mark.slow
 def test_training_and_resuming_in_workers_give_the_same_bits():
     def loop(workers: int) -> HostLoop:
         envs = HostEnvs(Workers(Walk, workers) if workers else Walk, [0], 3)
