@@ -103,7 +103,7 @@ class OnTheHost:
 @pytest.mark.parametrize(
     ("algo", "action", "envs", "settings"),
     [
-        ("sac", CONTINUOUS, 1, {"utd": 1.0}),
+        pytest.param("sac", CONTINUOUS, 1, {"utd": 1.0}, marks=pytest.mark.slow),
         ("sac_discrete", DISCRETE, 2, {"utd": 0.3, "n_step": 2, "normalize_observations": True}),
     ],
 )
@@ -307,7 +307,7 @@ def config() -> TrainConfig:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("save_replay", [True, False])
+@pytest.mark.parametrize("save_replay", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_resumed_run_has_the_bits_of_one_that_never_stopped(tmp_path, config, save_replay):
     config = replace(config, save_replay=save_replay)
     whole = driver.start(config, tiny.SETTINGS, {}, out=str(tmp_path / "whole"))

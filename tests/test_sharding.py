@@ -55,7 +55,11 @@ print("equal")
 
 @pytest.mark.parametrize(
     ("env", "algo", "shared"),
-    [("Pendulum-v1", "sac", "cpu:4"), ("jax/CartPole-v1", "ppo", "cpu:2")],
+    [
+        ("Pendulum-v1", "sac", "cpu:4"),
+        pytest.param("jax/CartPole-v1", "ppo", "cpu:2", marks=pytest.mark.slow),
+        pytest.param("jax/Pendulum-v1", "td3", "cpu:2", marks=pytest.mark.slow),
+    ],
 )
 def test_shared_members_learn_what_they_would_alone(env, algo, shared):
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}

@@ -58,7 +58,7 @@ def trained(sweep: tuple[str, ...] = (), seed: int = 0, seeds: int = 1, **settin
     return run
 
 
-@pytest.mark.parametrize("field", ["learning_rate", "temperature"])
+@pytest.mark.parametrize("field", ["temperature", pytest.param("learning_rate", marks=pytest.mark.slow)])
 def test_a_member_is_a_run_alone_with_its_setting(field):
     """ "auto" becomes a number for all members where they differ in it."""
     values = {"learning_rate": (1e-3, 3e-4), "temperature": (0.3, 0.05)}[field]

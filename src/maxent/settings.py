@@ -111,7 +111,7 @@ def parse_value(text: str) -> Any:
 def _coerce(value: Any, hint: Any, where: str) -> Any:
     """The value as the type that the field declares; ints serve as floats and lists as tuples."""
     if isinstance(value, int) and abs(value) > sys.float_info.max:
-        raise ConfigError(f"{where} is a whole number of {len(str(abs(value)))} digits: it must be {_in_words(hint)}")
+        raise ConfigError(f"{where} is a whole number of {len(str(abs(value)))} digits: no setting takes one so large")
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         for option in typing.get_args(hint):
             try:

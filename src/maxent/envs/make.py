@@ -122,9 +122,7 @@ class Factory:
             env = found
         if _is_device_env(env):
             if self.kwargs:
-                raise ConfigError(
-                    f"{self.name} is made, and takes no arguments: drop {', '.join(self.kwargs)}"
-                )
+                raise ConfigError(f"{self.name} is made, and takes no arguments: drop {', '.join(self.kwargs)}")
             self._device_env = env._replace(time_limit=self.max_episode_steps or env.time_limit)
             return self._by_id
         make = env
