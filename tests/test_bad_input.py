@@ -162,7 +162,7 @@ COMMAND = [
     (f"{P} --sac.learning_rate -0.1", ["sac.learning_rate is -0.1", "at least 0"]),
     (f"{P} --sac.learning_rate nan", ["sac.learning_rate is nan", "finite"]),
     (f"{P} --sac.learning_rate 1e400", ["sac.learning_rate is inf", "finite"]),
-    (f"{P} --sac.learning_rate {HUGE}", ["sac.learning_rate is", "a number"]),
+    (f"{P} --sac.learning_rate {HUGE}", ["sac.learning_rate is a whole number of", "digits"]),
     (f"{P} --sac.learning_rate 0,1", ["'0,1'", "a number"]),
     (f"{P} --sac.gamma 1.01", ["sac.gamma is 1.01", "at most 1"]),
     (f"{P} --sac.temperature automatic", ["'automatic'", "a number or 'auto'"]),
