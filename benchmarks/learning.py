@@ -30,6 +30,10 @@ from maxent.run.loggers import read_csv
 
 RESULTS = Path(__file__).parent / "results"
 EPISODES, EVALUATION_SEED = 100, 1_000_000
+CARTPOLE = SACDiscreteConfig(
+    hidden_sizes=(64, 64), normalize_observations=True, batch_size=64, utd=0.25, learning_rate=3e-3,
+    learning_rate_decay_updates=24_750, tau=0.05, initial_temperature=0.1, target_entropy_ratio=0.7,
+)  # fmt: skip
 TASKS = {
     "pendulum": (TrainConfig("Pendulum-v1", steps=20_000, seeds=5, eval_every=1000), SACConfig()),
     "bipedal": (TrainConfig("BipedalWalker-v3", steps=300_000), SACConfig(learning_rate=1e-3)),
@@ -42,13 +46,12 @@ TASKS = {
         TrainConfig("HalfCheetah-v5", "ppo", steps=1_000_000, seeds=3, eval_every=50_000),
         PPOConfig(learning_rate_decay_updates=488),
     ),
-    "cartpole": (
-        TrainConfig("CartPole-v1", "sac_discrete", steps=100_000, seeds=5),
-        SACDiscreteConfig(
-            hidden_sizes=(64, 64), normalize_observations=True, batch_size=64, utd=0.25, learning_rate=3e-3,
-            learning_rate_decay_updates=24_750, tau=0.05, initial_temperature=0.1, target_entropy_ratio=0.7,
-        ),
+    "pendulum-device": (
+        TrainConfig("jax/Pendulum-v1", steps=20_000, eval_every=2000),
+        SACConfig(hidden_sizes=(64, 64), learning_rate=1e-3),
     ),
+    "cartpole-device": (TrainConfig("jax/CartPole-v1", "sac_discrete", steps=100_000), CARTPOLE),
+    "cartpole": (TrainConfig("CartPole-v1", "sac_discrete", steps=100_000, seeds=5), CARTPOLE),
     "walker-sql": (
         TrainConfig("Walker2d-v5", "sql", steps=150_000, max_episode_steps=800),
         SQLConfig(kernel_particles=16),
