@@ -143,7 +143,7 @@ class DeviceLoop(Loop):
         """One chunk, no further than the total."""
         programs, count, step = self.programs, self.shape[1], self.step
         warm = self._replays and step < programs.config.learning_starts
-        begun, whole = (0, self._iterations * count) if self._replays else (self.learns_from, self._iterations * count)
+        begun, whole = 0 if self._replays else self.learns_from, self._iterations * count
         end = min(total, begun + ((step - begun) // whole + 1) * whole)
         end = min(end, programs.config.learning_starts) if warm else end
         iterations = -(-(end - step) // count)
@@ -199,7 +199,10 @@ class DeviceLoop(Loop):
             if due is not None:
                 return pure.learn(learned, rows, roots, index, count=due), index + due
             number = dues[i].astype(jnp.uint32)
-            one = lambda j, learned: pure.learn(learned, rows, roots, index + j, count=1)  # noqa: E731
+
+            def one(j: Array, learned: Learned) -> Learned:
+                return pure.learn(learned, rows, roots, index + j, count=1)
+
             return jax.lax.fori_loop(jnp.uint32(0), number, one, learned), index + number
 
         def act(learned: Learned, carry: Tree, world: World, now: Array) -> tuple[Array, Tree, Tree]:

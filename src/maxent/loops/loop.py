@@ -109,7 +109,7 @@ class Loop:
         self._extras = self.programs.extras(self.view, obs, self.roots)
         empty = partial(ring.empty, self.programs.spec, rows, *self.shape, self._extras)
         devices.refuse_too_large(jax.eval_shape(empty), self.programs.mesh)
-        self.ring = self.programs.placed(empty(), RING)
+        self.ring = self.programs.made(empty, RING)
         self.learns_from = self._steps_to_collect()
         self._store(row)
 

@@ -5,6 +5,7 @@ loop, the ring and its write position are not.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -171,12 +172,17 @@ class Programs:
 
     def placed(self, tree: Tree, specs: Any) -> Tree:
         """Arrays of NumPy or JAX, on the devices where they belong."""
-        mesh = self.mesh
-        if mesh is None:
+        if self.mesh is None:
             return jax.tree.map(lambda x: x if isinstance(x, Array) else jnp.array(x), tree)
-        return jax.device_put(
-            tree, jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, P))
-        )
+        return jax.device_put(tree, self._shardings(specs))
+
+    def made(self, make: Callable[[], Tree], specs: Any) -> Tree:
+        """New arrays, each made on the devices where it belongs: none has to hold the shares of all."""
+        return make() if self.mesh is None else jax.jit(make, out_shardings=self._shardings(specs))()
+
+    def _shardings(self, specs: Any) -> Any:
+        assert self.mesh is not None
+        return jax.tree.map(partial(NamedSharding, self.mesh), specs, is_leaf=lambda x: isinstance(x, P))
 
     def init(self, roots: Array, swept: dict[str, Array]) -> Learned:
         """A fresh state for every member; `swept` overrides numbers of the config by name, arrays [member]."""
