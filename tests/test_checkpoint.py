@@ -253,11 +253,11 @@ def test_whatever_is_wrong_in_a_manifest_is_a_checkpoint_error(saved):
     assert seen == []
 
 
-@pytest.mark.parametrize(("key", "value"), [("version", 3), ("version", 1), ("format", "other")])
+@pytest.mark.parametrize(("key", "value"), [("version", 4), ("version", 2), ("format", "other")])
 def test_another_format_is_refused(saved, key, value):
     manifest = json.loads((saved / checkpoint.MANIFEST).read_text())
     (saved / checkpoint.MANIFEST).write_text(json.dumps(manifest | {key: value}))
-    refused(saved, str(value), "maxent-checkpoint 2", "run.json")
+    refused(saved, str(value), "maxent-checkpoint 3", "run.json")
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/b", "..", ".", ""])
@@ -419,8 +419,7 @@ def test_a_restored_run_acts_the_same_and_goes_on(train, save_replay):
     assert_array_equal(actions(again), actions(run))
     assert_same(again.loop.learned.state, run.loop.learned.state)
     assert (again.loop.step, again.loop.updates) == (run.loop.step, run.loop.updates) == (100, 70)
-    assert (again.wall_time, again.best, again._episodes) == (run.wall_time, run.best, run._episodes)
-    assert again._recent == run._recent
+    assert again.history.counters() == run.history.counters()
 
     assert again.learn(140)
     assert again.loop.step == 140
@@ -451,7 +450,9 @@ def test_a_restored_run_plays_new_episodes(train):
     for env, (old, seeds) in enumerate(zip(before, after)):
         assert set(old) & set(seeds) <= {old[-1]}
         seeds = [seed for seed in seeds if seed != old[-1]]
-        finished = [e.seed for e in again._recent[0] if e.env == env and e.number >= run.loop.envs.episodes[0, env]]
+        finished = [
+            e.seed for e in again.history.recent[0] if e.env == env and e.number >= run.loop.envs.episodes[0, env]
+        ]
         assert len(finished) > 1 and finished == seeds[: len(finished)]
 
 

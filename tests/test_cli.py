@@ -149,7 +149,7 @@ def test_a_checkpoint_of_another_version_is_refused(run, capsys):
     manifest.write_text(json.dumps(content | {"version": 99}))
     for command in ("resume run --steps 200", "eval run", "record run"):
         line = refusal(capsys, *command.split())
-        assert "maxent-checkpoint 99" in line and "maxent-checkpoint 2" in line
+        assert "maxent-checkpoint 99" in line and "maxent-checkpoint 3" in line
     shutil.rmtree(run / "checkpoints")
     assert "no last checkpoint" in refusal(capsys, "eval", "run")
 

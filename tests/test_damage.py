@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import tiny
 from maxent.config import TrainConfig
 from maxent.errors import CheckpointError, ConfigError
-from maxent.run import checkpoint, driver, files, folder
+from maxent.run import checkpoint, driver, files, folder, saving
 from maxent.run.loggers import cut_back
 
 SETTINGS = tiny.SETTINGS.__class__(hidden_sizes=(4,), batch_size=4, buffer_size=16, learning_starts=2)
@@ -61,7 +61,7 @@ def forms(loaded) -> list:
 def outcome(run: driver.Driver, found: Path):
     """What is loaded, or None where it is refused as it has to be; anything else that is raised goes on."""
     try:
-        return run._read(found)
+        return saving.read(found, run.loop)
     except CheckpointError as error:
         assert "\n" not in str(error)
         return None
@@ -332,7 +332,7 @@ def test_damage_is_refused(run, saved, part):
     damaged = Damaged(saved)
     cases = all_cases(damaged)
     assert len({name for name, _ in cases}) >= 500
-    whole, silent, wrong, refused = leaves(run._read(saved)), [], [], 0
+    whole, silent, wrong, refused = leaves(saving.read(saved, run.loop)), [], [], 0
     for name, damage in cases[part::PARTS]:
         try:
             damage()
@@ -347,13 +347,13 @@ def test_damage_is_refused(run, saved, part):
     assert silent == []
     assert wrong == []
     assert refused > 0.95 * len(cases[part::PARTS])
-    assert leaves(run._read(saved)) == whole
+    assert leaves(saving.read(saved, run.loop)) == whole
 
 
 def test_a_right_checksum_opens_no_way(run, saved):
     """Counters that an attacker has signed: refused, or taken for what they are; nothing else is raised."""
     damaged, taken = Damaged(saved), 0
-    whole = run._read(saved)
+    whole = saving.read(saved, run.loop)
     for path in places(damaged.manifest):
         for wrong in WRONG:
             try:
@@ -372,7 +372,7 @@ def test_a_right_checksum_opens_no_way(run, saved):
 def test_whatever_stands_in_a_file(run, saved, data):
     """Bytes changed, cut out and put in anywhere; unsigned they are refused, signed they are refused or fit."""
     damaged = Damaged(saved)
-    whole = run._read(saved)
+    whole = saving.read(saved, run.loop)
     part = data.draw(st.sampled_from([*damaged.files, "manifest"]))
     content = damaged.own if part == "manifest" else damaged.contents[part]
     begin = data.draw(st.integers(0, len(content)))
@@ -396,7 +396,7 @@ HUNGRY = """
     import hashlib, resource, sys
     from pathlib import Path
     import test_damage
-    from maxent.run import checkpoint, files
+    from maxent.run import checkpoint, files, saving
 
     def peak():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -405,7 +405,7 @@ HUNGRY = """
     run = test_damage.trained(Path(sys.argv[1]))
     (saved,) = checkpoint.find(run.path / "checkpoints")
     damaged = test_damage.Damaged(saved)
-    run._read(saved)
+    saving.read(saved, run.loop)
     before = peak()
 
     def text(content):
@@ -445,7 +445,7 @@ HUNGRY = """
         assert test_damage.outcome(run, saved) is None, name
         damaged.restore()
         print(name, peak() - before)
-    assert run._read(saved)
+    assert saving.read(saved, run.loop)
     print(peak() - before)
 """
 

@@ -22,6 +22,10 @@ class Member(NamedTuple):
         """The swept settings in words, empty without any."""
         return " ".join(f"{name}={value:g}" for name, value in self.numbers.items())
 
+    def columns(self) -> dict[str, Any]:
+        """What tells its rows from the others': the seed, and in a sweep the setting."""
+        return {"seed": self.seed} | ({"setting": self.setting} if self.numbers else {})
+
 
 def members(config: TrainConfig, settings: Any) -> list[Member]:
     """The members of a run: all seeds of the first combination, then all of the next; the last field changes fastest.

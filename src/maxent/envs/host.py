@@ -68,8 +68,10 @@ class Journal(NamedTuple):
     """Where the episode has ended and the next step resets, [member, env]."""
     lengths: np.ndarray
     """Steps taken in each running episode, [member, env]."""
+    largest_reward: np.ndarray
+    """The largest |reward| so far, [member]."""
     actions: np.ndarray
-    """All their actions one after the other, [step, …]."""
+    """All actions of the running episodes one after the other, [step, …]."""
 
 
 class Envs(Protocol):
@@ -230,7 +232,7 @@ class HostEnvs:
         lengths = np.where(self._over, 0, self._length)
         actions = [a for at in self._places for a in self._actions[at][: lengths[at]]]
         stacked = np.array(actions, self.spec.action.dtype).reshape(-1, *self.spec.action.shape)
-        return Journal(self.episodes.copy(), self._over.copy(), lengths, stacked)
+        return Journal(self.episodes.copy(), self._over.copy(), lengths, self.largest_reward.copy(), stacked)
 
     def restore(self, journal: Journal, last: Stepped) -> np.ndarray:
         """Play the running episodes again up to the step that gave `last`; where that went well, [member, env].
@@ -238,6 +240,7 @@ class HostEnvs:
         Elsewhere the episode is over, as by a time limit, and the next step resets.
         """
         self.episodes, self._last = journal.episodes.copy(), last
+        self.largest_reward[:] = journal.largest_reward
         ends = np.cumsum(journal.lengths).reshape(self.shape)
         for at in self._places:
             self._actions[at] = list(journal.actions[ends[at] - journal.lengths[at] : ends[at]])

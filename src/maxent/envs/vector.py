@@ -89,13 +89,12 @@ class VectorEnvs:
     def journal(self) -> Journal:
         """The numbers of the episodes: an environment that seeds itself cannot be brought back to where it was."""
         none = np.zeros(self.shape, np.int64)
-        return Journal(
-            self.episodes.copy(), none > 0, none, np.zeros((0, *self.spec.action.shape), self.spec.action.dtype)
-        )
+        actions = np.zeros((0, *self.spec.action.shape), self.spec.action.dtype)
+        return Journal(self.episodes.copy(), none > 0, none, self.largest_reward.copy(), actions)
 
     def restore(self, journal: Journal, last: Stepped) -> np.ndarray:
         """Every running episode is over, as by a time limit, and the next step resets."""
-        self.episodes[:], self._resets = journal.episodes, True
+        self.episodes[:], self.largest_reward[:], self._resets = journal.episodes, journal.largest_reward, True
         return np.zeros(self.shape, bool)
 
     def close(self) -> None:

@@ -3,13 +3,9 @@
 The command and the Python object are two faces of it.
 """
 
-import signal
-import threading
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,35 +19,25 @@ from maxent.config import TrainConfig
 from maxent.envs.host import Envs, Episode, HostEnvs
 from maxent.envs.make import Factory
 from maxent.envs.workers import Workers
-from maxent.errors import CheckpointError, ConfigError, Terminated, TrainingFault
+from maxent.errors import CheckpointError, ConfigError, TrainingFault
 from maxent.loops.device import DeviceLoop, Evaluator
 from maxent.loops.evaluate import PARALLEL, evaluate
 from maxent.loops.host import HostLoop
 from maxent.loops.loop import Loop, Report
-from maxent.loops.programs import LEARNED, MEMBER, Learned, Programs
-from maxent.replay import ring
-from maxent.run import checkpoint, files, folder, guards
+from maxent.loops.programs import MEMBER, Programs
+from maxent.run import checkpoint, folder, guards, saving
+from maxent.run.history import History
+from maxent.run.interrupts import Interrupts
 from maxent.run.loggers import CSVLogger, Logger, Patient, Row, TensorBoardLogger, cut_back
 from maxent.run.writer import Writer
 from maxent.settings import check
 from maxent.sweep import members, with_numbers
-from maxent.types import Algorithm, Spec, Tree
+from maxent.types import Algorithm, Spec
 
-WINDOW = 100
-"""Episodes over which returns, lengths and successes are averaged."""
 MOST_ATTEMPTS = 10
 """Times that a run goes back to a checkpoint before it stops."""
 FAR_OFF_SCALE = 100.0
 """An observation entry beyond this is worth a warning: networks start with unit scales in mind."""
-
-COUNT, NUMBER = range(2**32), int | float
-EPISODE = (COUNT, COUNT, range(2**63), range(-1, 2**63), NUMBER, range(2**63), NUMBER | None)
-COUNTERS = {
-    "step": COUNT, "updates": COUNT, "learns_from": COUNT, "ahead": COUNT, "attempt": COUNT, "wall_time": NUMBER,
-    "episodes": [range(2**63)], "recent": [[EPISODE]], "pending": [EPISODE], "best": [NUMBER | None],
-    "largest": [NUMBER],
-}  # fmt: skip
-"""The form of a checkpoint's counters; an `Episode` is a list of its fields."""
 
 
 class Progress(NamedTuple):
@@ -104,18 +90,14 @@ class Driver:
         self.programs = self.loop.programs
         self.attempt = 0
         """How often the run has gone back to a checkpoint after a fault: each time with other random numbers."""
-        self.best = [-np.inf] * len(self.members)
         self._writer = Writer((path or Path()) / folder.CHECKPOINTS, config.keep_checkpoints)
-        self.wall_time = 0.0
+        self.history = History(self.members)
         self.warn: Callable[[str], None] = warnings.warn
-        self._recent: list[deque[Episode]] = [deque(maxlen=WINDOW) for _ in self.seeds]
-        self._episodes = [0] * len(self.members)
         self._warned = False
         self._cut = 0
         self._damaged: list[Path] = []
-        self._largest = np.zeros(len(self.members))
         self._last_rows: Sequence[Row] = []
-        self._stopped_by: type[BaseException] = KeyboardInterrupt
+        self._interrupts = Interrupts(self.loop)
 
     def _begin(self, algorithm: Algorithm, envs: Envs | None) -> Loop:
         """The loop over the user's environments, those of the device, or those that the host makes."""
@@ -152,7 +134,7 @@ class Driver:
                 "environment went another way; they are cut, as by a time limit"
             )
             self._cut = 0
-        with self._interrupted_between_iterations():
+        with self._interrupts.held():
             if self.path is None:
                 return self._learn(total, callbacks, [])
             with folder.locked(self.path):
@@ -220,7 +202,7 @@ class Driver:
         try:
             self.restore(path)
             for known in checkpoint.find(path / folder.CHECKPOINTS, "best"):
-                if _counters(known)["step"] > self.loop.step:  # of the attempt that is given up
+                if saving.counters(known)["step"] > self.loop.step:  # of the attempt that is given up
                     checkpoint.set_aside(known)
         except (CheckpointError, OSError):
             raise fault from None
@@ -278,22 +260,9 @@ class Driver:
 
     def _snapshot(self, kind: str, known: Sequence[checkpoint.File]) -> checkpoint.Snapshot:
         """All that a checkpoint of now holds; the best ones go without a replay."""
-        loop, replays = self.loop, self.programs.algorithm.feed == "replay"
-        counters = {
-            "step": loop.step,
-            "updates": loop.updates,
-            "learns_from": loop.learns_from,
-            "ahead": loop.ahead,
-            "attempt": self.attempt,
-            "wall_time": self.wall_time,
-            "episodes": list(self._episodes),
-            "recent": [[list(e) for e in own] for own in self._recent],
-            "pending": [list(e) for e in self.loop.finished],
-            "largest": self._largest.tolist(),
-            "best": [None if np.isinf(value) else value for value in self.best],
-        }
-        rows = loop.ring if kind == "step" and (self.config.save_replay or not replays) else None
-        return checkpoint.take(kind, loop.step, loop.learned, loop.moment, counters, rows, known)
+        replays = self.programs.algorithm.feed == "replay"
+        with_rows = kind == "step" and (self.config.save_replay or not replays)
+        return saving.taken(kind, self.loop, self.history, self.attempt, with_rows, known)
 
     def restore(self, path: Path, best: bool = False) -> None:
         """Take up the last (or the best) whole checkpoint of a run folder.
@@ -302,77 +271,22 @@ class Driver:
             CheckpointError: where there is none, or every one is damaged.
         """
         loop, checkpoints = self.loop, path / folder.CHECKPOINTS
-        found, (counters, learned, moment, rows) = checkpoint.first_whole(
-            checkpoint.candidates(checkpoints, best), self._read, self.warn
+        found, saved = checkpoint.first_whole(
+            checkpoint.candidates(checkpoints, best), lambda path: saving.read(path, loop), self.warn
         )
         candidates = checkpoint.candidates(checkpoints, best)
         self._damaged = candidates[: candidates.index(found)] if found in candidates and not best else []
-        loop.learned = learned
-        loop.step, loop.updates, loop.learns_from = counters["step"], counters["updates"], counters["learns_from"]
-        loop.ahead, loop.whole = counters["ahead"], True
-        self.attempt = counters["attempt"]
-        loop.roots = self._roots(self.seeds, self.attempt)
-        self._cut = int((~loop.resume(moment, rows)).sum())
-        self.loop.finished = [Episode(*e) for e in counters["pending"]]
-        self._largest = np.array(counters["largest"], float)
-        self.wall_time, self._episodes = counters["wall_time"], counters["episodes"]
-        self._recent = [deque((Episode(*e) for e in own), maxlen=WINDOW) for own in counters["recent"]]
-        self.best = [-np.inf if value is None else value for value in counters["best"]]
+        self.attempt = saved.counters["attempt"]
+        self._cut = saving.give_back(saved, loop, self.history, self._roots(self.seeds, self.attempt))
         self._writer.know(found)
-
-    def _read(self, found: Path) -> tuple[dict[str, Any], Learned, Tree, ring.Ring | None]:
-        """Everything that a checkpoint holds, compared with what the settings ask for."""
-        loop, counters = self.loop, _counters(found)
-        own, episodes = ("episodes", "recent", "largest", "best"), [*counters["pending"], *sum(counters["recent"], [])]
-        beyond = any(member >= loop.shape[0] or env >= loop.shape[1] for member, env, *_ in episodes)
-        if beyond or any(len(counters[name]) != len(self.seeds) for name in own):
-            raise CheckpointError(f"the checkpoint {found} has damaged counters")
-        learned = checkpoint.load_tree(found, "state", loop.learned)
-        longest = counters["step"] * len(self.seeds)
-        moment = checkpoint.load_tree(found, "moment", loop.moment, "journal/actions", longest)
-        if not loop.accepts(moment):
-            raise CheckpointError(f"the checkpoint {found} has a damaged journal")
-        return counters, self.programs.placed(learned, LEARNED), moment, checkpoint.load_rows(found, loop.ring)
-
-    @contextmanager
-    def _interrupted_between_iterations(self) -> Iterator[None]:
-        """Let the first Ctrl-C or SIGTERM wait for the iteration under way, in which arrays are donated.
-
-        A second one does not wait. Only the main thread hears of them, and a handler that somebody else has set stays.
-        """
-        loop = self.loop
-        usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-        loop.stopping = False
-        ours = [number for number, handler in usual.items() if signal.getsignal(number) is handler]
-        if threading.current_thread() is not threading.main_thread():
-            ours = []
-
-        def stop(number: int, _: Any) -> None:
-            loop.stopping = True
-            self._stopped_by = Terminated if number == signal.SIGTERM else KeyboardInterrupt
-            restore()
-
-        def restore() -> None:
-            for number in ours:
-                signal.signal(number, usual[number])
-
-        for number in ours:
-            signal.signal(number, stop)
-        try:
-            yield
-        finally:
-            restore()
 
     def _learn(self, total: int, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> bool:
         config, every = self.config, self.config.log_every
         started, step = time.monotonic(), self.loop.step
         for report in self.loop.run(total, every):
             now = time.monotonic()
-            rows = self._rows(report, (report.step - step) / (now - started))
-            self.wall_time += now - started
+            rows = self.history.rows(report, self.programs.metrics, report.step - step, now - started)
             before, step = step, report.step
-            for row in rows:
-                row["wall_time"] = round(self.wall_time, 3)
             self._refuse_faults(report, rows)
             for logger in loggers:
                 logger.progress(rows)
@@ -389,14 +303,14 @@ class Driver:
                 return False
             started = time.monotonic()
         if self.loop.step < total:
-            raise self._stopped_by
+            raise self._interrupts.reason
         return True
 
     def _evaluate_and_keep_best(self, loggers: Sequence[Logger]) -> None:
         played = self.evaluate(self.config.eval_episodes)
         rows = [
             {
-                "step": self.loop.step, "member": e.member, "seed": self.seeds[e.member], **self._setting(e.member),
+                "step": self.loop.step, "member": e.member, **self.members[e.member].columns(),
                 "episode": i, "env_seed": e.seed, "return": e.total_reward, "length": e.length,
                 "success": "" if e.success is None else e.success,
             }
@@ -405,39 +319,9 @@ class Driver:
         for logger in loggers:
             logger.evaluation(rows)
         means = [float(np.mean([e.total_reward for e in own])) for own in played]
-        if np.mean(means) > np.mean(self.best):
-            self.best = means
+        if np.mean(means) > np.mean(self.history.best):
+            self.history.best = means
             self._write_meanwhile("best")
-
-    def _rows(self, report: Report, steps_per_second: float) -> list[Row]:
-        for episode in report.episodes:
-            self._recent[episode.member].append(episode)
-            self._episodes[episode.member] += 1
-        rows = []
-        for member, recent in enumerate(self._recent):
-            successes = [e.success for e in recent if e.success is not None]
-            row: Row = {
-                "step": report.step,
-                "member": member,
-                "seed": self.seeds[member],
-                **self._setting(member),
-                "updates": report.updates,
-                "episodes": self._episodes[member],
-                "wall_time": 0.0,
-                "steps_per_second": round(steps_per_second, 1),
-                "return_mean": float(np.mean([e.total_reward for e in recent])) if recent else "",
-                "length_mean": float(np.mean([e.length for e in recent])) if recent else "",
-                "success_rate": float(np.mean(successes)) if successes else "",
-            }
-            metrics = {
-                name: float(report.metrics[name][member]) if report.metrics else "" for name in self.programs.metrics
-            }
-            rows.append(row | metrics)
-        return rows
-
-    def _setting(self, member: int) -> Row:
-        """The column that tells members of a sweep apart; runs without one have no such column."""
-        return {"setting": self.members[member].setting} if self.config.sweep else {}
 
     def _refuse_faults(self, report: Report, rows: Sequence[Row]) -> None:
         """A TrainingFault where a member has gone wrong; what failing environments said is passed on."""
@@ -445,16 +329,7 @@ class Driver:
         for fault in self.loop.faults:
             self.warn(f"{fault}; it was made anew, and its episode cut")
         self.loop.faults.clear()
-        numbers = jax.device_get(self.loop.learned.state.numbers)
-        paid = numbers.get("reward_scale", 1.0) * self.loop.largest_reward
-        self._largest = np.maximum(self._largest, paid + [guards.entropy_bonus(row) for row in rows])
-        unknown = "temperature" in numbers and "entropy" not in self.programs.metrics
-        largest = np.full_like(self._largest, np.inf) if unknown else self._largest
-        auto = getattr(self.programs.config, "temperature", None) == "auto"
-        members = [guards.Member(*own, auto) for own in zip(report.finite.tolist(), largest.tolist(), strict=True)]
-        faults = guards.find(rows, members, float(np.max(numbers["gamma"])))
-        if faults:
-            raise TrainingFault("; ".join(map(str, faults)))
+        self.history.refuse_faults(self.loop, report, rows)
 
     def _warn_of_scale(self, rows: Sequence[Row]) -> None:
         normalized = getattr(self.settings, "normalize_observations", False)
@@ -499,15 +374,6 @@ def refuse_unfit(algorithm: Algorithm, spec: Spec) -> None:
 def with_total(config: TrainConfig, steps: int) -> TrainConfig:
     """The run's settings with another total of steps."""
     return replace(config, steps=steps)
-
-
-def _counters(found: Path) -> dict[str, Any]:
-    """The counters of a checkpoint, their form checked."""
-    manifest = checkpoint.read_manifest(found)
-    counters = manifest["counters"]
-    if not files.fits(counters, COUNTERS) or counters["step"] != manifest["step"]:
-        raise CheckpointError(f"the checkpoint {found} has damaged counters")
-    return counters
 
 
 def _unwritable(path: Path, error: OSError) -> CheckpointError:
