@@ -127,6 +127,11 @@ def speed() -> str:
             target = f"≥ {r['target']:g}" if "target" in r else ""
             low, high = f"{r['min']:.2f}", f"{r['max']:.2f}"
             lines.append(f"| {_named(measured)} | {what} | {r['median']:.2f} | {low} to {high} | {target} |")
+    lines += ["", "| setting | library | start to first step | peak of memory |", "|---|---|---|---|"]
+    for measured in settings:
+        for library, seconds in measured.get("seconds_to_first_step", {}).items():
+            memory = measured["peak_memory_mib"][library]
+            lines.append(f"| {_named(measured)} | {library} | {seconds:.1f} s | {memory:,} MiB |")
     machine = next(iter(settings))["machine"]
     lines += [
         "",

@@ -7,7 +7,8 @@ past the random steps and past compilation. Then they run blocks of environment 
 others wait for their next line of input; a block is env step, act, store and update, one update a step. The library's
 process is also asked for three more kinds of blocks, in the same rounds: its updates alone, queued one by one and
 scanned fifty at a time, and the bare list of one update's matrix products. What counts is the ratio within a round, and
-the median of those over the rounds.
+the median of those over the rounds. Of each process the table has its peak of memory, and the seconds from its start to
+its first environment step, imports and compilation included.
 
 The peers live in an environment of their own, benchmarks/.peers, which is made when it is missing (0.4 GB of
 downloads); --peers takes another one. The tables go to benchmarks/results/speed.json too, with every round; settings
@@ -18,6 +19,7 @@ import argparse
 import importlib.metadata
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -44,6 +46,9 @@ UNIT = 50
 """Updates in one scan, and what the length of every block is a multiple of."""
 SETTLE = 0.3
 """Seconds before a block: OpenMP's threads spin for 0.2 s after a block of another library."""
+
+STARTED, MEMORY = "SPEED_STARTED", "memory"
+"""The variable that tells a worker when it was started, and the line that asks for its peak of memory."""
 
 Job = Callable[[int], None]
 """Runs a block of so many steps, updates or lists of products, and waits for it."""
@@ -95,6 +100,8 @@ def maxent_jobs(env: str, hidden: int, algo: str) -> dict[str, Job]:
     settings = usual | ({"normalize_observations": False} if algo == "ppo" else replays)
     driver = Driver(TrainConfig(env, algo), registry.entry(algo).config(**settings), Factory(env))
     loop, programs = driver.loop, driver.programs
+    driver.learn(1)
+    stepped()
 
     def steps(count: int) -> None:
         driver.learn(loop.step + count)
@@ -136,7 +143,7 @@ def sb3_jobs(env: str, hidden: int, algo: str) -> dict[str, Job]:
     relu = {"net_arch": [hidden, hidden], "activation_fn": torch.nn.ReLU}
     if algo == "ppo":
         model = stable_baselines3.PPO("MlpPolicy", made, device="cpu", seed=0)  # 2 × 64, 2048 steps, 10 epochs
-        return {"steps": lambda count: model.learn(count, reset_num_timesteps=False)}
+        return {"steps": lambda count: model.learn(count, stepped, reset_num_timesteps=False)}
     if algo == "td3":
         size = made.action_space.shape[0]
         settings = peer_settings() | {
@@ -175,8 +182,18 @@ def peer_settings() -> dict[str, Any]:
 def peer_steps(model: Any, count: int) -> None:
     """So many steps more; the first call passes the random ones too."""
     if not model.num_timesteps:
-        model.learn(LEARNING_STARTS + WARM_UP)
+        model.learn(LEARNING_STARTS + WARM_UP, stepped)
     model.learn(count, reset_num_timesteps=False)
+
+
+first_step: list[float] = []
+
+
+def stepped(*_: Any) -> bool:
+    """To be called after an environment step; the first call counts. The peers' `learn` takes it as a callback."""
+    if not first_step:
+        first_step.append(time.time() - float(os.environ[STARTED]))
+    return True
 
 
 JOBS = {"maxent": maxent_jobs, "sb3": sb3_jobs, "sbx": sbx_jobs}
@@ -251,9 +268,12 @@ def work(library: str, name: str) -> None:
     jobs = JOBS[library](env, setting.hidden, setting.algo)
     for job in jobs.values():
         job(setting.unit)
-    print(json.dumps({"jobs": list(jobs), "versions": versions()}), file=reply)
+    print(json.dumps({"jobs": list(jobs), "versions": versions(), "first_step": first_step[0]}), file=reply)
     for line in sys.stdin:
         name, count = line.split()
+        if name == MEMORY:
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=reply)
+            continue
         started = time.perf_counter()
         jobs[name](int(count))
         print(time.perf_counter() - started, file=reply)
@@ -276,10 +296,10 @@ class Worker:
         command = [python, __file__, "--worker", library, setting]
         self._process = subprocess.Popen(
             [str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            env=os.environ | {"JAX_PLATFORMS": "cpu", STARTED: str(time.time())},
         )  # fmt: skip
         about = json.loads(self._answer())
-        self.jobs, self.versions = about["jobs"], about["versions"]
+        self.jobs, self.versions, self.first_step = about["jobs"], about["versions"], about["first_step"]
 
     def run(self, job: str, count: int) -> float:
         """The seconds that a block took."""
@@ -315,6 +335,7 @@ def measure(name: str, pythons: dict[str, Path], rounds: int, seconds: float) ->
             rates[name] = count / worker.run(job, count)
         table.append({name: round(rate, 2) for name, rate in rates.items()})
         print(f"  round {number + 1}", "  ".join(f"{name} {rate:.0f}/s" for name, rate in rates.items()), flush=True)
+    peaks = {worker.library: round(worker.run(MEMORY, 0)) for worker in workers}
     for worker in workers:
         worker.close()
     return {
@@ -322,6 +343,8 @@ def measure(name: str, pythons: dict[str, Path], rounds: int, seconds: float) ->
         "algo": setting.algo,
         "hidden": setting.hidden,
         "versions": {worker.library: worker.versions for worker in workers},
+        "seconds_to_first_step": {worker.library: round(worker.first_step, 2) for worker in workers},
+        "peak_memory_mib": peaks,
         "per_second": table,
     } | summary(setting, table)
 
@@ -368,6 +391,9 @@ def show(record: dict[str, Any]) -> None:
         if "target" in r:
             line += f"  at least {r['target']:g}: {'yes' if r['median'] >= r['target'] else 'NO'}"
         print(line.rstrip())
+    for library, seconds in record["seconds_to_first_step"].items():
+        memory = record["peak_memory_mib"][library]
+        print(f"  {library:18}{seconds:9.1f} s from start to first step {memory:8.0f} MiB at most")
 
 
 def peers_python(folder: Path, torch_index: str) -> Path:

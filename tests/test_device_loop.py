@@ -242,6 +242,22 @@ def test_an_evaluation_plays_every_episode_to_its_end():
     assert {(e.length, e.total_reward) for own in played for e in own} == {(4, 1.0)}
 
 
+def test_success_is_what_the_task_says_where_an_episode_is_over():
+    """Of the state in which it ended; unknown without such a task."""
+    lucky = clock(4)._replace(success=lambda state: (state[0] > 0.5) & (state[1] == 4))
+    loop = small(lucky, 3, (0, 1))
+    episodes = [e for report in run(loop, 120, 60) for e in report.episodes]
+    obs, ends = (np.moveaxis(np.asarray(x), 0, 2) for x in (loop.ring.obs, loop.ring.boundary))  # [member, env, row]
+    drawn = [[(obs[m, i][ends[m, i], 0] > 0.5).tolist() for i in range(3)] for m in range(2)]
+    told = [[[e.success == 1 for e in episodes if (e.member, e.env) == (m, i)] for i in range(3)] for m in range(2)]
+    assert told == drawn
+    assert {success for own in told for each in own for success in each} == {True, False}
+    played = Evaluator(loop.programs, loop.env).play(loop.view, loop.roots, 16)
+    assert {e.success for own in played for e in own} == {0.0, 1.0}
+    unknown = small(clock(4))
+    assert {e.success for report in run(unknown, 60) for e in report.episodes} == {None}
+
+
 def test_an_episode_that_never_ends_is_told(monkeypatch):
     monkeypatch.setattr("maxent.loops.device.LONGEST", 50)
     loop = small(clock(99))

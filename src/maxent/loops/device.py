@@ -49,6 +49,8 @@ class Ended(NamedTuple):
     number: Array
     length: Array
     total_reward: Array
+    success: Array
+    """As `worlds.succeeded` has it."""
 
 
 class Acted(NamedTuple):
@@ -103,7 +105,8 @@ class DeviceLoop(Loop):
             for at in zip(*np.nonzero(ended.over), strict=True):
                 _, member, env = map(int, at)
                 number, length = int(ended.number[at]), int(ended.length[at])
-                episodes.append(Episode(member, env, number, -1, float(ended.total_reward[at]), length, None))
+                total, success = float(ended.total_reward[at]), _told(ended.success[at])
+                episodes.append(Episode(member, env, number, -1, total, length, success))
         return episodes
 
     @finished.setter
@@ -220,7 +223,8 @@ class DeviceLoop(Loop):
             learned, index = learn(learned, index, i)
             world, row = worlds.step(self.env, world, action, roots, "env", now + count)
             learned = pure.observe(learned, row) if self._observes else learned
-            ended = Ended(world.over, world.episodes - 1, world.length, world.total_reward)
+            success = worlds.succeeded(self.env, world)
+            ended = Ended(world.over, world.episodes - 1, world.length, world.total_reward, success)
             return (learned, carry, world, index), (row._replace(obs=(), extras=extras), ended)
 
         def store(i: Array, loop: tuple) -> tuple:
@@ -248,32 +252,40 @@ class Evaluator:
         Raises:
             EnvironmentFault: where one does not end.
         """
-        over, length, total = map(np.asarray, self._play(view, roots, episodes=episodes, explore=explore))
+        played = self._play(view, roots, episodes=episodes, explore=explore)
+        over, length, total, success = map(np.asarray, played)
         if not over.all():
             raise EnvironmentFault(
                 f"an evaluation episode has not ended after {LONGEST:,} steps: set a time limit, max_episode_steps"
             )
         return [
-            [Episode(m, i, 0, -1, float(total[m, i]), int(length[m, i]), None) for i in range(episodes)]
+            [Episode(m, i, 0, -1, float(total[m, i]), int(length[m, i]), _told(success[m, i])) for i in range(episodes)]
             for m in range(len(over))
         ]
 
-    def _play_all(self, view: Tree, roots: Array, *, episodes: int, explore: bool) -> tuple[Array, Array, Array]:
-        """Whether each episode ended, its length and total reward, [member, episode]."""
+    def _play_all(self, view: Tree, roots: Array, *, episodes: int, explore: bool) -> tuple[Array, Array, Array, Array]:
+        """Whether each episode ended, its length, its total reward and its success, [member, episode]."""
         pure, env, shape = self._programs.pure, self._env, (len(roots), episodes)
 
         def going(state: tuple) -> Array:
             return (~state[0].all()) & (state[-1] < LONGEST)
 
         def iterate(state: tuple) -> tuple:
-            over, length, total, carry, world, now = state
+            over, length, total, success, carry, world, now = state
             action, carry, _ = pure.act(view, carry, world.obs, world.starts, roots, now, explore=explore, name="eval")
             world, _ = worlds.step(env, world, action, roots, "eval_env", now + 1)
             ends = world.over & ~over
             length, total = jnp.where(ends, world.length, length), jnp.where(ends, world.total_reward, total)
-            return over | ends, length, total, carry, world, now + 1
+            success = jnp.where(ends, worlds.succeeded(env, world), success)
+            return over | ends, length, total, success, carry, world, now + 1
 
         none = jnp.zeros(shape, bool)
         start = worlds.begin(env, roots, episodes, "eval_env")
-        first = (none, jnp.zeros(shape, jnp.int32), jnp.zeros(shape), pure.initial_carry(shape), start)
-        return jax.lax.while_loop(going, iterate, (*first, jnp.uint32(0)))[:3]
+        zero, unknown = jnp.zeros(shape), jnp.full(shape, -1, jnp.int8)
+        first = (none, jnp.zeros(shape, jnp.int32), zero, unknown, pure.initial_carry(shape), start)
+        return jax.lax.while_loop(going, iterate, (*first, jnp.uint32(0)))[:4]
+
+
+def _told(success: np.ndarray) -> float | None:
+    """An `Episode`'s success."""
+    return float(success) if success >= 0 else None

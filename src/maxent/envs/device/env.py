@@ -37,6 +37,8 @@ class DeviceEnv(NamedTuple):
     twin: str = ""
     """The Gymnasium environment that is the same task on the host, takes the same arguments, and can be rendered;
     empty where there is none."""
+    success: Callable[[Tree], Array] | None = None
+    """(state) → whether an episode that is over there was a success, bool []; None where a task knows no success."""
 
 
 def make(name: str, kwargs: Mapping[str, Any], max_episode_steps: int = 0) -> DeviceEnv:

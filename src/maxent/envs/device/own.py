@@ -71,4 +71,5 @@ def make(name: str, kwargs: Mapping[str, Any]) -> DeviceEnv:
         return state, task.observe(state).astype(spec.obs.dtype), reward.astype(state.dtype), terminated
 
     assert host.spec is not None
-    return DeviceEnv(spec, reset, step, host.spec.max_episode_steps or 0, twin)
+    success = getattr(task, "succeeded", None)  # only a task with a goal has it
+    return DeviceEnv(spec, reset, step, host.spec.max_episode_steps or 0, twin, success)

@@ -26,9 +26,15 @@ class MultiGoal:
         """-30‖a‖² - min_g ‖s' - g‖² + 10·[reached]; reached is the end."""
         task = multigoal.MultiGoal
         state = _within(task, state + action)
-        squared = jnp.square(state - task.goals).sum(-1).min()
-        reached = squared < task.goal_radius**2
+        reached, squared = self.succeeded(state), self._squared_distance(state)
         return state, -task.action_cost * jnp.square(action).sum() - squared + task.goal_reward * reached, reached
+
+    def succeeded(self, state: Array) -> Array:
+        """Whether a goal is reached."""
+        return self._squared_distance(state) < multigoal.MultiGoal.goal_radius**2
+
+    def _squared_distance(self, state: Array) -> Array:
+        return jnp.square(state - multigoal.MultiGoal.goals).sum(-1).min()
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,15 @@ class TwoPassage:
         passage &= (left < x) & (x < right)
         floor, roof = jnp.where(passage, low + inside, -jnp.inf).max(), jnp.where(passage, high - inside, jnp.inf).min()
         state = _within(task, jnp.stack([x, jnp.clip(y + dy, floor, roof)]))
-        distance = jnp.linalg.norm(state - task.goal)
-        reached = distance < task.goal_radius
-        return state, -task.distance_cost * distance + task.goal_reward * reached, reached
+        reached = self.succeeded(state)
+        return state, -task.distance_cost * self._distance(state) + task.goal_reward * reached, reached
+
+    def succeeded(self, state: Array) -> Array:
+        """Whether the goal is reached."""
+        return self._distance(state) < two_passage.TwoPassage.goal_radius
+
+    def _distance(self, state: Array) -> Array:
+        return jnp.linalg.norm(state - two_passage.TwoPassage.goal)
 
 
 def _begin(task: type[plane.Plane], key: Array) -> Array:

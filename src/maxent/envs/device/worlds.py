@@ -98,6 +98,13 @@ def step(
     return next_world, Transition(world.obs, action, reward, discount, obs, boundary, ~over)
 
 
+def succeeded(env: DeviceEnv, world: World) -> Array:
+    """1 or 0 for episodes that are over, as the environment's `success` judges; -1 without one, [member, env]."""
+    if env.success is None:
+        return jnp.full(world.over.shape, -1, jnp.int8)
+    return jax.vmap(jax.vmap(env.success))(world.state).astype(jnp.int8)
+
+
 def _reset(env: DeviceEnv, roots: Array, envs: int, name: str, index: Array) -> tuple[Tree, Tree]:
     keys = jax.vmap(lambda root: jax.random.split(jax.random.fold_in(stream(root, name, index), 0), envs))(roots)
     return jax.vmap(jax.vmap(env.reset))(keys)
