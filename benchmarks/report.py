@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 ROOT = Path(__file__).parent.parent
 RESULTS, FIGURES = ROOT / "benchmarks" / "results", ROOT / "docs" / "figures"
 PAGES = {"README.md": "sac", "docs/architecture.md": "sac", "docs/tasks.md": "sql", "docs/survives.md": "sac"}
-PAGES |= {"docs/members.md": "sac", "docs/device-environments.md": "sac"}
+PAGES |= dict.fromkeys(("docs/members.md", "docs/device-environments.md", "docs/update-speed.md"), "sac")
 PAGES |= {f"docs/{name}.md": name for name in registry.ALGORITHMS if (ROOT / "docs" / f"{name}.md").exists()}
 """Each page, and the algorithm whose results it shows."""
 TARGETS = {
@@ -280,6 +280,54 @@ def chaos() -> str:
     return "\n".join(lines)
 
 
+def overhead() -> str:
+    """The table of what guards and checkpoints cost."""
+    records = load("overhead.json")
+    if not records:
+        return "Not measured yet: `python benchmarks/overhead.py` does."
+    lines = ["| a training's time that goes to | mean | with 95 % confidence at most | aimed at |", "|---|---|---|---|"]
+    for part, what, aim in (("guards", "guards", 1), ("checkpoint", "a checkpoint every 50,000 steps", 2)):
+        cost = records[0][part]["cost"]
+        lines.append(f"| {what} | {cost['mean']:.2%} | {cost['upper_95']:.2%} | < {aim} % |")
+    pairs = len(records[0]["guards"]["seconds"])
+    return "\n".join(
+        [*lines, "", f"HalfCheetah-v5, a full replay of a million; {pairs} pairs of blocks in one process."]
+    )
+
+
+def soak() -> str:
+    """What became of a million steps of failing environments."""
+    records = load("soak.json")
+    if not records:
+        return "Not measured yet: `python benchmarks/soak.py` does."
+    r = records[0]
+    return (
+        f"Sixteen environments that fail in sixteen ways (`benchmarks/soak.py`): {r['environment_steps']:,} steps, "
+        f"{r['faults']:,} faults, {r['faults_told']:,} of them told. The replay compared with what the environments "
+        f"recorded of themselves: of {r['true_transitions']:,} true transitions {r['lost']:,} lost, {r['false']:,} "
+        f"false, {sum(r['altered'].values()):,} altered."
+    )
+
+
+def account() -> str:
+    """Where the time of an update goes."""
+    records = load("account.json")
+    if not records:
+        return "Not measured yet: `python benchmarks/account.py` does."
+    widths = records[0]
+    names = dict.fromkeys(name for r in widths.values() for name in r["thread_ms"])
+    lines = ["| ms of a thread for one update | " + " | ".join(f"2 × {width}" for width in widths) + " |"]
+    lines.append("|---|" + "---|" * len(widths))
+    for name in names:
+        cells = (r["thread_ms"].get(name, {"ms": 0.0})["ms"] for r in widths.values())
+        lines.append(f"| {name} | " + " | ".join(f"{ms:.2f}" for ms in cells) + " |")
+    for what, key in (("an update, traced: half the sum", "ms_traced"), ("an update, not traced", "update")):
+        cells = (r.get(key) or r["ms"][key] for r in widths.values())
+        lines.append(f"| **{what}** | " + " | ".join(f"{ms:.2f}" for ms in cells) + " |")
+    cells = (r["ms"]["products alone"] for r in widths.values())
+    return "\n".join([*lines, "| **its products alone** | " + " | ".join(f"{ms:.2f}" for ms in cells) + " |"])
+
+
 def main() -> None:
     """Fill every block of every page."""
     for name, algo in PAGES.items():
@@ -290,6 +338,9 @@ def main() -> None:
             "multigoal": multigoal(folder),
             "two-passage": two_passage(),
             "chaos": chaos(),
+            "overhead": overhead(),
+            "soak": soak(),
+            "account": account(),
             "growth": growth(folder),
         }
         text = page.read_text(encoding="utf-8")
