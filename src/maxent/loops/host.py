@@ -1,8 +1,9 @@
 """The loop over environments on the host.
 
-One iteration of an algorithm that learns from a replay: act, dispatch the updates that are due, step the environments
-while those run, store what came back. The action is the only thing that the host waits for. An algorithm that learns
-from rollouts acts and stores until its ring is full of steps that it has not learned from.
+One iteration of an algorithm that learns from a replay: dispatch acting, and behind it the updates that are due; step
+the environments with the actions while those run; store what came back. The actions are the only thing that the host
+waits for, and the device does not wait for the host to have them. An algorithm that learns from rollouts acts and
+stores until its ring is full of steps that it has not learned from.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from maxent.envs.host import Envs, Episode, Journal, Stepped
 from maxent.errors import TrainingFault
@@ -90,14 +92,14 @@ class HostLoop(Loop):
 
     def _iterate(self, observes: bool) -> None:
         programs, count = self.programs, self.shape[1]
-        action, carry, extras = self._act()
+        drawn, carry, extras = self._act()
         if self._replays:
             due = updates_due(programs.config.utd, self.step - self.learns_from, count) - self.ahead
             if due > 0:
                 self.learned = programs.learn(self.learned, self.ring, self.roots, np.uint32(self.updates), count=due)
                 self.updates += due
                 self.ahead += due
-        stepped = self.envs.step(self.stepped.obs, action)
+        stepped = self.envs.step(self.stepped.obs, self._fetched(drawn))
         self.whole = False
         if stepped.failed.any():
             self.ring = ring.cut(self.ring, jnp.array(stepped.failed))
@@ -110,7 +112,7 @@ class HostLoop(Loop):
             self._learn_rollout()
         self.whole = True
 
-    def _act(self) -> tuple[np.ndarray, Tree, Tree]:
+    def _act(self) -> tuple[Array, Tree, Tree]:
         """The actions for the present observations, the actor's memory after them, and what is to be stored."""
         programs, stepped, step = self.programs, self.stepped, np.uint32(self.step)
         if self._replays and self.step < programs.config.learning_starts:
@@ -120,8 +122,16 @@ class HostLoop(Loop):
             drawn, carry, extras = programs.act(
                 self.view, self.carry, stepped.obs, stepped.starts, self.roots, step, explore=True
             )
+        return drawn, carry, extras
+
+    def _fetched(self, drawn: Array) -> np.ndarray:
+        """The actions on the host.
+
+        Raises:
+            TrainingFault: where they are not finite.
+        """
         action = np.asarray(drawn)
         if not np.isfinite(action).all():
             member = int(np.argmin(np.isfinite(action).reshape(len(action), -1).all(1)))
             raise TrainingFault(f"member {member} at step {self.step:,}: its policy gives actions that are not finite")
-        return action, carry, extras
+        return action
