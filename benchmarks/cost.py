@@ -14,9 +14,7 @@ The table goes to benchmarks/results/cost.json too, which keeps the parts that w
 """
 
 import argparse
-import json
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -27,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import parts
 
 HERE = Path(__file__).resolve().parent
 ENV = "HalfCheetah-v5"
@@ -138,7 +137,7 @@ def measure_start(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"first_start": starts[0], "later_starts": starts[1:], "later_start": later}
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+PARTS: dict[str, parts.Part] = {
     "memory": measure_memory,
     "replay": measure_replay,
     "start": measure_start,
@@ -191,24 +190,24 @@ def resident() -> dict[str, float]:
     return {name: int(found[name].split()[0]) * 1024 / MEGABYTE for name in ("VmRSS", "VmHWM")}
 
 
-def show(parts: dict[str, Any]) -> None:
+def show(record: dict[str, Any]) -> None:
     """Print what was measured beside what is wanted."""
     lines: list[tuple[str, float, str, float]] = []
-    if "memory" in parts:
-        memory = parts["memory"]
+    if "memory" in record:
+        memory = record["memory"]
         lines.append(("replay of a million transitions", memory["replay_megabytes"], "MB", 120))
         lines.append(("process with it full, at most", memory["process_megabytes_peak"], "MB", 1300))
-    if "replay" in parts:
-        replay = parts["replay"]
+    if "replay" in record:
+        replay = record["replay"]
         change = 100 * (1 - replay["full_over_nearly_empty"]["median"])
         lines.append(("slower with a full replay, median", change, "%", 5))
         lines.append(("traces after the warm-up", replay["traces_after_warm_up"], "", 0))
         lines.append(("compilations after the warm-up", replay["compilations_after_warm_up"], "", 0))
-    if "start" in parts:
-        later = parts["start"]["later_start"]
+    if "start" in record:
+        later = record["start"]["later_start"]
         lines.append(("second start to the first step", later["first_step"], "s", 5))
         lines.append(("second start to the first update", later["first_update"], "s", float("inf")))
-        first = parts["start"]["first_start"]["first_step"]
+        first = record["start"]["first_start"]["first_step"]
         lines.append(("first start to the first step", first, "s", float("inf")))
     for name, value, unit, limit in lines:
         verdict = "" if limit == float("inf") else f"at most {limit:g}: {'yes' if value <= limit else 'NO'}"
@@ -217,38 +216,12 @@ def show(parts: dict[str, Any]) -> None:
 
 def main() -> None:
     """Measure the parts that the command line names, all by default."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all by default")
-    parser.add_argument("--rounds", type=int, default=16, help="pairs of blocks of the part replay")
-    parser.add_argument("--steps", type=int, default=500, help="environment steps in a block")
-    parser.add_argument("--starts", type=int, default=3, help="starts after the first")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "cost.json")
-    parser.add_argument("--here", action="store_true", help="measure one part in this process and print it as JSON")
-    arguments = parser.parse_args()
-    chosen = arguments.parts or list(PARTS)
-    unknown = [name for name in chosen if name not in PARTS]
-    if unknown:
-        parser.error(f"there is no part {unknown[0]!r}: choose from {', '.join(PARTS)}")
-    if arguments.here:
-        print(json.dumps(PARTS[chosen[0]](arguments)))
-        return
-
-    from maxent.run import folder
-
-    record = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
-    for name in chosen:
-        print(name, flush=True)
-        options = [f"--{option}={getattr(arguments, option)}" for option in ("rounds", "steps", "starts")]
-        command = [sys.executable, __file__, name, "--here", *options]
-        measured = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-        origin = {
-            "command": shlex.join(["python", *sys.argv]), "versions": folder.versions(), "machine": folder.machine(),
-            "git": folder.git_revision(), "load_after": [round(load, 2) for load in os.getloadavg()],
-        }  # fmt: skip
-        record[name] = measured | origin
-    show(record)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    options = {
+        "rounds": (16, "pairs of blocks of the part replay"),
+        "steps": (500, "environment steps in a block"),
+        "starts": (3, "starts after the first"),
+    }
+    show(parts.measure(parts.arguments_of(__doc__, PARTS, HERE / "results" / "cost.json", options), PARTS))
 
 
 if __name__ == "__main__":

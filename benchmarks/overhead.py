@@ -15,11 +15,7 @@ to benchmarks/results/overhead.json too, which keeps the parts that were not ask
 """
 
 import argparse
-import json
-import os
-import shlex
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +26,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import parts
 from cost import ENV, LEARNING_STARTS, REPORT, WARM_UP, filled
 
 HERE = Path(__file__).resolve().parent
@@ -136,7 +133,7 @@ def bounded(costs: list[float]) -> dict[str, float]:
     }
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+PARTS: dict[str, parts.Part] = {
     "guards": measure_guards,
     "checkpoint": measure_checkpoint,
 }
@@ -144,39 +141,13 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
 
 def main() -> None:
     """Measure the parts that the command line names, all by default."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all by default")
-    parser.add_argument("--rounds", type=int, default=32, help="pairs of blocks")
-    parser.add_argument("--steps", type=int, default=1000, help="environment steps in a block")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "overhead.json")
-    parser.add_argument("--here", action="store_true", help="measure one part in this process and print it as JSON")
-    arguments = parser.parse_args()
-    chosen = arguments.parts or list(PARTS)
-    unknown = [name for name in chosen if name not in PARTS]
-    if unknown:
-        parser.error(f"there is no part {unknown[0]!r}: choose from {', '.join(PARTS)}")
-    if arguments.here:
-        print(json.dumps(PARTS[chosen[0]](arguments)))
-        return
-
-    from maxent.run import folder
-
-    record = json.loads(arguments.out.read_text(encoding="utf-8")) if arguments.out.exists() else {}
-    for name in chosen:
-        print(name, flush=True)
-        options = [f"--rounds={arguments.rounds}", f"--steps={arguments.steps}"]
-        command = [sys.executable, __file__, name, "--here", *options]
-        measured = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-        origin = {
-            "command": shlex.join(["python", *sys.argv]), "versions": folder.versions(), "machine": folder.machine(),
-            "git": folder.git_revision(), "load_after": [round(load, 2) for load in os.getloadavg()],
-        }  # fmt: skip
-        record[name] = measured | origin
-        cost, aim = measured["cost"], AIMS[name]
+    options = {"rounds": (32, "pairs of blocks"), "steps": (1000, "environment steps in a block")}
+    arguments = parts.arguments_of(__doc__, PARTS, HERE / "results" / "overhead.json", options)
+    record = parts.measure(arguments, PARTS)
+    for name in arguments.parts:
+        cost, aim = record[name]["cost"], AIMS[name]
         verdict = "yes" if cost["upper_95"] <= aim else "NO"
         print(f"  {name:12} mean {cost['mean']:8.3%}  at most {cost['upper_95']:.3%}  (aim {aim:.0%}: {verdict})")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
