@@ -201,6 +201,19 @@ def _block(loop: DeviceLoop):
     return jax.tree.map(lambda x: jnp.zeros((32, *x.shape), x.dtype), row)
 
 
+def test_a_state_with_numbers_that_are_none_is_not_kept():
+    def step(state, action, key):
+        return state + 1, state, jnp.where(state[0] > 40, jnp.nan, 0.0), jnp.zeros((), bool)
+
+    env = DeviceEnv(Spec(Leaf((1,), "float32"), CONTINUOUS), lambda key: (jnp.zeros(1), jnp.zeros(1)), step, 0)
+    loop = small(env)
+    run(loop, 32)
+    assert loop.sound
+    with pytest.raises(TrainingFault, match=r"member 0 \(seed 0\) before step 64"):
+        run(loop, 64)
+    assert not loop.sound
+
+
 # --- members -------------------------------------------------------------------------------------------------
 
 
@@ -221,6 +234,21 @@ def test_the_same_seed_gives_the_same_bits_whoever_watches():
     for _ in other.run(200, 40):
         evaluator.play(other.view, other.roots, 3)
     assert all(a.tobytes() == b.tobytes() for a, b in zip(state_of(one), state_of(other), strict=True))
+
+
+@pytest.mark.parametrize(("starts", "envs", "n_step"), [(0, 1, 1), (0, 1, 3), (10, 4, 5)])
+def test_nothing_is_learned_before_a_whole_window_is_stored(monkeypatch, starts, envs, n_step):
+    loop = small(clock(9), envs, learning_starts=starts, n_step=n_step)
+    advance, before = loop._advance, []
+
+    def spied(*args, **fixed):
+        before.append((int(args[3].written), int(np.sum(args[8]))))
+        return advance(*args, **fixed)
+
+    monkeypatch.setattr(loop, "_advance", spied)
+    run(loop, 200)
+    assert sum(due for _, due in before) == loop.updates > 100
+    assert all(due == 0 or rows > n_step for rows, due in before)
 
 
 # --- rollouts ------------------------------------------------------------------------------------------------
@@ -273,7 +301,7 @@ def test_numbers_that_are_none_stop_the_run_and_name_the_member():
         return state + 1, state, jnp.where(state[0] > 40, jnp.nan, 0.0), jnp.zeros((), bool)
 
     env = DeviceEnv(Spec(Leaf((1,), "float32"), CONTINUOUS), lambda key: (jnp.zeros(1), jnp.zeros(1)), step, 0)
-    with pytest.raises(TrainingFault, match="member 0 before step 64: its environments gave"):
+    with pytest.raises(TrainingFault, match=r"member 0 \(seed 0\) before step 64: its environments gave"):
         run(small(env, 1, (0, 1), learning_starts=300), 200, 64)
 
 
@@ -304,6 +332,13 @@ def test_an_environment_of_ones_own_is_named_by_its_module(tmp_path, monkeypatch
         Factory("own_device_task:env", {"mass": 1})
     made = driver.Driver(TrainConfig("own_device_task:env"), tiny.SETTINGS, shorter)
     assert [e.length for e in made.evaluate(2)[0]] == [5, 5]
+
+
+@pytest.mark.parametrize(("limit", "given", "expected"), [(0, 30, 30), (40, 0, 40), (0, 0, None)])
+def test_a_twin_is_cut_where_its_environment_is(monkeypatch, limit, given, expected):
+    env = clock()._replace(time_limit=limit, twin="Pendulum-v1")
+    twin = Factory(env, {}, given)()
+    assert (twin.spec.max_episode_steps or None) == expected or (expected is None and "TimeLimit" not in str(twin))
 
 
 def test_a_task_without_a_twin_cannot_be_shown(monkeypatch):

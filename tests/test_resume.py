@@ -17,7 +17,7 @@ from numpy.testing import assert_array_equal
 import tiny
 from maxent import registry
 from maxent.config import TrainConfig
-from maxent.envs.host import HostEnvs
+from maxent.envs.host import Episode, HostEnvs
 from maxent.errors import CheckpointError, ConfigError, EnvironmentFault, Terminated, TrainingFault
 from maxent.loops.host import HostLoop
 from maxent.replay import ring
@@ -189,8 +189,8 @@ FINE = {"step": 5, "member": 0, "seed": 7, "temperature": 0.2, "entropy": -1.0, 
 )
 def test_guards(change, finite, expected):
     """The bound on Q: ten times (1 + 0.2) / (1 - 0.99)."""
-    members = [guards.Member(True, 1.2, True), guards.Member(finite, 1.2, True)]
-    faults = guards.find([FINE, FINE | change | {"member": 1}], members, 0.99)
+    members = [guards.Member(True, 1.2, True, 0.99), guards.Member(finite, 1.2, True, 0.99)]
+    faults = guards.find([FINE, FINE | change | {"member": 1}], members)
     assert len(faults) == bool(expected)
     if expected:
         with pytest.raises(TrainingFault, match=r"member 1 \(seed 7\) at step 5: " + expected):
@@ -200,9 +200,9 @@ def test_guards(change, finite, expected):
 def test_guards_know_what_they_cannot_judge():
     """A temperature that is fixed, or sinks while nothing is paid; values where the bonus for entropy is not known."""
     silent = FINE | {"temperature": 1e-30, "q_mean": 5.0}
-    assert guards.find([silent], [guards.Member(True, 0.0, True)], 0.99) == []
-    assert guards.find([FINE | {"temperature": 0.0}], [guards.Member(True, 1.0, False)], 0.99) == []
-    assert guards.find([FINE | {"q_mean": 1e9}], [guards.Member(True, float("inf"), False)], 0.99) == []
+    assert guards.find([silent], [guards.Member(True, 0.0, True, 0.99)]) == []
+    assert guards.find([FINE | {"temperature": 0.0}], [guards.Member(True, 1.0, False, 0.99)]) == []
+    assert guards.find([FINE | {"q_mean": 1e9}], [guards.Member(True, float("inf"), False, 0.99)]) == []
     assert guards.entropy_bonus(FINE) == pytest.approx(0.2)
     assert guards.entropy_bonus({"entropy": -3.0}) == 3.0 and guards.entropy_bonus({"entropy": "", "x": 1}) == 0.0
 
@@ -247,9 +247,9 @@ def test_a_step_that_breaks_off_leaves_a_whole_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("part", "expected"),
     [
-        ("log_temperature", r"member 0 at step 1\d\d: its policy gives actions that are not finite"),
-        ("target_critics", r"member 0 at step 1\d\d: its policy gives actions that are not finite"),
-        ("critics_opt", r"member 0 at step 1\d\d: its policy gives actions that are not finite"),
+        ("log_temperature", r"member 0 \(seed 0\) at step 1\d\d: its policy gives actions that are not finite"),
+        ("target_critics", r"member 0 \(seed 0\) at step 1\d\d: its policy gives actions that are not finite"),
+        ("critics_opt", r"member 0 \(seed 0\) at step 1\d\d: its policy gives actions that are not finite"),
         ("moments", r"member 0 \(seed 0\) at step 150: a parameter is not finite; often a step size that is too large"),
     ],
 )
@@ -288,6 +288,42 @@ def test_rollback_goes_on_with_other_random_numbers(tmp_path, monkeypatch):
     assert [row["step"] for row in table(run.path / folder.PROGRESS)] == ["50", "100", "150", "200"]
     again = driver.reopen(run.path)
     assert again.attempt == 2 and jax.random.key_data(again.loop.roots).tolist() == roots[3]
+
+
+def test_after_a_rollback_the_next_evaluation_is_the_best(tmp_path, monkeypatch):
+    """Where the best one was of the attempt that is given up."""
+    run = begin(
+        tmp_path / "run", "sac", "Pendulum-v1", REPLAY, on_fault="rollback", checkpoint_every=100, eval_every=50
+    )
+    find, calls = guards.find, []
+
+    def fails_once(rows, *rest):
+        calls.append(rows[0]["step"])
+        return [guards.Fault(200, 0, 0, "it fails", "nothing")] if calls == [50, 100, 150, 200] else find(rows, *rest)
+
+    def better_and_better(episodes, *rest):
+        return [[Episode(0, 0, i, 0, float(run.loop.step), 1, None) for i in range(episodes)]]
+
+    def worse(*rest):
+        return [[Episode(0, 0, 0, 0, -1e6, 1, None)]]
+
+    monkeypatch.setattr(guards, "find", fails_once)
+    monkeypatch.setattr(run, "evaluate", better_and_better)
+    warned = []
+    run.warn = lambda text: (warned.append(text), monkeypatch.setattr(run, "evaluate", worse))
+    run.learn(200)
+    assert calls == [50, 100, 150, 200, 150, 200] and len(warned) == 1
+    names = sorted(path.name for path in (run.path / folder.CHECKPOINTS).iterdir())
+    assert [name for name in names if "best" in name] == ["abandoned-best-000000150", "best-000000150-01"] or [
+        name for name in names if "best" in name
+    ] == ["abandoned-best-000000150", "best-000000150"]
+    assert run.history.best == [-1e6]
+
+
+def test_members_are_judged_by_their_own_discount():
+    members = [guards.Member(True, 1.0, False, gamma) for gamma in (0.9, 0.999)]
+    rows = [FINE | {"q_mean": 5000.0, "member": i} for i in (0, 1)]
+    assert [fault.member for fault in guards.find(rows, members)] == [0]
 
 
 # --- environments that fail -----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ SCRIPT = """
 import sys
 import jax
 import numpy as np
+import maxent
 from maxent.config import TrainConfig
 from maxent.envs.make import Factory
 from maxent.run import driver
@@ -49,6 +50,11 @@ if algo != "ppo":
     args = both.loop.learned, both.loop.ring, both.loop.roots, np.uint32(0)
     text = both.programs.learn.lower(*args, count=1).compile().as_text()
     assert "all-gather" not in text and "all-reduce" not in text, "members need nothing of each other"
+if algo == "sac":
+    agent = maxent.SAC(env, seeds=4, device=shared, hidden_sizes=[8])
+    one = maxent.SAC(env, seeds=4, hidden_sizes=[8])
+    actions = [a.predict(np.zeros(3, np.float32), member=2, deterministic=True)[0] for a in (agent, one)]
+    np.testing.assert_allclose(*actions, rtol=1e-5)
 print("equal")
 """
 
@@ -75,6 +81,7 @@ def test_shared_members_learn_what_they_would_alone(env, algo, shared):
     [
         ("cuda", "must be auto, cpu, gpu or tpu"),
         ("gpu:", "must be auto, cpu, gpu or tpu"),
+        ("cpu:²", "must be auto, cpu, gpu or tpu"),
         ("cpu:0", "must be auto, cpu, gpu or tpu"),
         ("auto:2", "must be auto, cpu, gpu or tpu"),
         ("tpu", "JAX finds no tpu here, only"),

@@ -43,6 +43,8 @@ def test_members_are_the_product_of_all_values_and_seeds():
         (("gamma=0.9,1.5",), "sweep.gamma is 1.5: it must be at most 1"),
         (("tau=nan,0.1",), "sweep.tau is nan: it must be a finite number"),
         (("gamma=0.9,0.9",), "has a value twice"),
+        (("gamma=0.99999999,0.999999999",), "has a value twice"),
+        (("gamma=0,1" + "0" * 400,), "must be a number"),
         (("gamma=0.9", "gamma=0.99"), "names gamma twice"),
     ],
 )
@@ -56,6 +58,11 @@ def trained(sweep: tuple[str, ...] = (), seed: int = 0, seeds: int = 1, **settin
     run = driver.Driver(config, SACConfig(**{**vars(tiny.SETTINGS), **settings}), PENDULUM)
     run.learn(90)
     return run
+
+
+def test_settings_that_differ_have_names_that_differ():
+    found = members(TrainConfig("x", sweep=("gamma=.9999998,0.9999996,1",)), SACConfig())
+    assert [member.setting for member in found] == ["gamma=0.9999998", "gamma=0.9999996", "gamma=1"]
 
 
 @pytest.mark.parametrize("field", ["temperature", pytest.param("learning_rate", marks=pytest.mark.slow)])

@@ -161,15 +161,16 @@ class Agent:
         _refuse_unless_within("member", member, 0, len(self._driver.seeds) - 1)
         count = _batch_size(self.observation_space, observation)
         singles = [observation] if count is None else [_nth(observation, i) for i in range(count)]
-        driver, programs = self._driver, self._driver.programs
+        driver, programs = self._driver, self._driver.programs.of_one_device()
         obs = spaces.empty_batch(programs.spec.obs, (1, len(singles)))
         try:
             for i, single in enumerate(singles):
                 spaces.write_observation(self.observation_space, single, obs, (0, i))
         except ValueError as error:
             raise ConfigError(f"predict: {error}") from None
-        view = jax.tree.map(lambda x: x[member : member + 1], driver.loop.view)
-        roots = driver.loop.roots[member : member + 1]
+        view, roots = jax.tree.map(lambda x: x[member : member + 1], (driver.loop.view, driver.loop.roots))
+        if programs is not driver.programs:
+            view, roots = jax.device_put((view, roots), jax.devices()[0])
         shape = (1, len(singles))
         action, _, _ = programs.act(
             view, programs.initial_carry(shape), obs, np.ones(shape, bool), roots, np.uint32(self._predictions),

@@ -173,7 +173,7 @@ class Eval(Acting):
     stochastic: bool = False
     """Draw actions from the policy, as in training, in place of the mean action."""
     json: bool = False
-    """Print JSON: run, step, member, mean_return, std_return, returns, lengths."""
+    """Print JSON: run, step, member, mean_return, std_return, returns, lengths, success_rate."""
 
     def __call__(self) -> int:
         """Evaluate and print."""
@@ -187,6 +187,8 @@ class Eval(Acting):
             range_ = f"{min(result.returns):.1f} to {max(result.returns):.1f}"
             print(f"return {result.mean_return:.1f} ± {result.std_return:.1f} ({range_})")
             print(f"length {sum(result.lengths) / self.episodes:.1f}")
+            if result.success_rate is not None:
+                print(f"success {result.success_rate:.0%}")
             print(f"in {self.episodes} episodes after {policy.step:,} steps")
         return 0
 

@@ -20,7 +20,7 @@ def choose(words: str, members: int) -> Mesh | None:
         ConfigError: where there are not so many of them, or they cannot share the members evenly.
     """
     kind, colon, number = words.partition(":")
-    if kind not in KINDS or (colon and not (number.isdigit() and int(number) > 0)) or (kind == "auto" and colon):
+    if kind not in KINDS or (colon and not (number.isdecimal() and int(number) > 0)) or (kind == "auto" and colon):
         raise ConfigError(f"train.device is {words!r}: it must be auto, cpu, gpu or tpu, or how many, as in gpu:4")
     if kind == "auto":
         return None

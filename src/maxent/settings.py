@@ -139,5 +139,5 @@ def _in_words(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return " or ".join(repr(option) for option in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
-        return "a list of texts" if str in typing.get_args(hint) else "a list of whole numbers"
+        return "a list of texts" if str in typing.get_args(hint) else 'a list of whole numbers, such as "[64, 64]"'
     return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[hint]

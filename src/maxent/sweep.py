@@ -1,13 +1,18 @@
 """Members that differ in their settings: every combination of swept values, and of each every seed."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from itertools import product
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from maxent.config import TrainConfig
 from maxent.errors import ConfigError
 from maxent.settings import build, parse_value, suggestion
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class Member(NamedTuple):
@@ -20,7 +25,7 @@ class Member(NamedTuple):
     @property
     def setting(self) -> str:
         """The swept settings in words, empty without any."""
-        return " ".join(f"{name}={value:g}" for name, value in self.numbers.items())
+        return " ".join(f"{name}={_written(value)}" for name, value in self.numbers.items())
 
     def columns(self) -> dict[str, Any]:
         """What tells its rows from the others': the seed, and in a sweep the setting."""
@@ -59,13 +64,18 @@ def _read(text: str, settings: Any) -> tuple[str, list[float]]:
     known = list(_swept(settings))
     if name not in known:
         raise ConfigError(f"members cannot differ in {name!r}{suggestion(name, known)}")
-    found = [parse_value(word.strip()) for word in values.split(",")]
+    found = [parse_value(re.sub(r"^(-?)\.", r"\g<1>0.", word.strip())) for word in values.split(",")]  # TOML wants 0.5
     for value in found:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"the sweep {text!r} has the value {value!r}: it must be a number")
-    if len(set(found)) < len(found):
-        raise ConfigError(f"the sweep {text!r} has a value twice: seeds repeat a setting, --seeds K")
+        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST:
+            raise ConfigError(f"the sweep {text!r} has the value {repr(value)[:40]}: it must be a number")
+    if len({np.float32(value) for value in found}) < len(found):
+        raise ConfigError(f"the sweep {text!r} has a value twice, as 32-bit numbers: seeds repeat a setting, --seeds K")
     return name, [float(value) for value in found]
+
+
+def _written(value: float) -> str:
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _swept(settings: Any) -> Iterator[str]:

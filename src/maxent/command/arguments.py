@@ -85,8 +85,14 @@ def _unknown(command: str, word: str, parsed: Any) -> str:
     table, dot, name = word.lstrip("-").partition("=")[0].replace("-", "_").rpartition(".")
     config = getattr(parsed, table, None) if dot else parsed
     if not is_dataclass(config):
-        return f"{command} has no options --{table}.KEY; see `maxent {command} --help`"
+        tables = [f.name for f in fields(parsed) if is_dataclass(getattr(parsed, f.name))]
+        other = f": its algorithm is {tables[0]}, --{tables[0]}.KEY" if tables else f"; see `maxent {command} --help`"
+        return f"{command} has no options --{table}.KEY{other}"
     start = f"--{table}." if dot else "--"
+    for own in [] if dot else fields(parsed):
+        settings = getattr(parsed, own.name)
+        if is_dataclass(settings) and name in {f.name for f in fields(settings)}:
+            return f"{command} has no option {word}: did you mean --{own.name}.{name.replace('_', '-')}?"
     known = [f"{start}{f.name}".replace("_", "-") for f in fields(config)]
     return f"{command} has no option {word}{suggestion(f'{start}{name}'.replace('_', '-'), known)}"
 

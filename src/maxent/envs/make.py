@@ -135,7 +135,7 @@ class Factory:
             return gymnasium.make(self.name, **kwargs)
         if not written_in_jax.twin:
             raise ConfigError(f"{self.name} runs on the device alone: it has no twin on the host that could be shown")
-        return gymnasium.make(written_in_jax.twin, **kwargs)
+        return gymnasium.make(written_in_jax.twin, **kwargs | {"max_episode_steps": written_in_jax.time_limit or -1})
 
     def _limited(self, env: gymnasium.Env) -> gymnasium.Env:
         return TimeLimit(env, self.max_episode_steps) if self.max_episode_steps else env

@@ -3,7 +3,7 @@
 A chunk of iterations is one dispatch. In each of them, in the order of the loop on the host: act, make the updates that
 are due, step the environments. What is new is stored at the chunk's end, because a program that wrote into the replay
 while it reads would copy all of it: a transition is learned from in the next chunk at the earliest. Chunks end at
-multiples of `CHUNK` steps, and where warm-up or a rollout does, so they depend on the absolute step alone.
+multiples of `CHUNK` steps, and where warm-up, collecting or a rollout does, so they depend on the absolute step alone.
 
 Warm-up and training are two programs. With as many environments as a chunk has steps, a chunk is one iteration, and
 the loop does what the one on the host does.
@@ -124,6 +124,11 @@ class DeviceLoop(Loop):
         """Of observations and of actions, in canonical form."""
         return spaces.canonical_spaces(self.env.spec)
 
+    @property
+    def sound(self) -> bool:
+        """Whether everything learned and seen is finite: only then is a state worth keeping."""
+        return super().sound and bool(np.all(self.world.finite))
+
     def run(self, total: int, every: int) -> Iterator[Report]:
         """Go on to the step `total`, reporting after the chunk that passes a multiple of `every`, and at the end."""
         while self.step < total and not self.stopping:
@@ -146,9 +151,11 @@ class DeviceLoop(Loop):
         """One chunk, no further than the total."""
         programs, count, step = self.programs, self.shape[1], self.step
         warm = self._replays and step < programs.config.learning_starts
+        collecting = self._replays and step < self.learns_from
         begun, whole = 0 if self._replays else self.learns_from, self._iterations * count
         end = min(total, begun + ((step - begun) // whole + 1) * whole)
         end = min(end, programs.config.learning_starts) if warm else end
+        end = min(end, self.learns_from) if collecting else end
         iterations = -(-(end - step) // count)
         dues = np.zeros(self._iterations, np.int32)
         if self._replays and not warm:
@@ -174,8 +181,8 @@ class DeviceLoop(Loop):
         if not finite.all():
             member = int(np.argmin(finite))
             raise TrainingFault(
-                f"member {member} before step {self.step:,}: its environments gave a reward or an observation that is "
-                "not finite"
+                f"member {member} (seed {self.seeds[member]}) before step {self.step:,}: its environments gave a "
+                "reward or an observation that is not finite"
             )
 
     def _chunk(
@@ -256,7 +263,7 @@ class Evaluator:
         over, length, total, success = map(np.asarray, played)
         if not over.all():
             raise EnvironmentFault(
-                f"an evaluation episode has not ended after {LONGEST:,} steps: set a time limit, max_episode_steps"
+                f"an evaluation episode has not ended after {LONGEST:,} steps: set a time limit, --max-episode-steps"
             )
         return [
             [Episode(m, i, 0, -1, float(total[m, i]), int(length[m, i]), _told(success[m, i])) for i in range(episodes)]

@@ -35,7 +35,7 @@ def evaluate(
         step += 1
         if step > LONGEST * max(shares):
             raise EnvironmentFault(
-                f"an evaluation episode has not ended after {LONGEST:,} steps: set a time limit, max_episode_steps"
+                f"an evaluation episode has not ended after {LONGEST:,} steps: set a time limit, --max-episode-steps"
             )
         for episode in envs.finished:
             own = played[episode.member][episode.env]

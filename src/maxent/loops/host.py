@@ -133,5 +133,6 @@ class HostLoop(Loop):
         action = np.asarray(drawn)
         if not np.isfinite(action).all():
             member = int(np.argmin(np.isfinite(action).reshape(len(action), -1).all(1)))
-            raise TrainingFault(f"member {member} at step {self.step:,}: its policy gives actions that are not finite")
+            who = f"member {member} (seed {self.seeds[member]}) at step {self.step:,}"
+            raise TrainingFault(f"{who}: its policy gives actions that are not finite")
         return action

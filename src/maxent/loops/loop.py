@@ -48,7 +48,7 @@ class Loop:
     """The step from which updates are due; where a resumed run has an empty ring, it fills it first."""
 
     def __init__(self, programs: Programs, shape: tuple[int, int], seeds: Sequence[int], swept: dict[str, Any]) -> None:
-        self.programs, self.shape = programs, shape
+        self.programs, self.shape, self.seeds = programs, shape, list(seeds)
         self.roots = programs.placed(streams.roots(seeds), MEMBER)
         self.step, self.updates = 0, 0
         self.learned: Learned = programs.init(self.roots, swept)
@@ -82,6 +82,11 @@ class Loop:
     def spaces(self) -> tuple[gymnasium.Space, gymnasium.Space]:
         """Of one environment's observations and actions."""
         raise NotImplementedError
+
+    @property
+    def sound(self) -> bool:
+        """Whether everything learned and seen is finite: only then is a state worth keeping."""
+        return bool(np.all(self.programs.finite(self.learned.state)))
 
     def accepts(self, moment: Tree) -> bool:
         """Whether a moment that has the right shapes is sound in itself."""

@@ -144,6 +144,7 @@ class Programs:
         self.algorithm, self.config, self.spec, self.mesh = algorithm, config, spec, mesh
         self.pure = pure = Pieces(algorithm, config, spec)
         self.metrics = pure.metrics
+        self._alone: Programs | None = None
         self.traces: Counter[str] = Counter()
         self._initial_states = jax.jit(jax.vmap(self._initial_state))
         learning = (LEARNED, RING, MEMBER, WHOLE)
@@ -154,6 +155,14 @@ class Programs:
         self.learn = self.compiled(pure.learn, learning, LEARNED, donate=(0,), static=("count",))
         self.learn_rollout = self.compiled(pure.learn_rollout, learning, LEARNED, donate=(0,))
         self.finite = jax.jit(jax.vmap(_finite))
+
+    def of_one_device(self) -> "Programs":
+        """The same for arrays that lie on one device, such as those of one member."""
+        if self.mesh is None:
+            return self
+        if self._alone is None:
+            self._alone = Programs(self.algorithm, self.config, self.spec)
+        return self._alone
 
     def compiled(
         self, function: Any, takes: tuple, gives: Any, donate: tuple[int, ...] = (), static: tuple[str, ...] = ()

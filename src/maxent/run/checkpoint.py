@@ -183,9 +183,9 @@ def first_whole(found: list[Path], load: Callable[[Path], T], warn: Callable[[st
     raise errors[0]
 
 
-def set_aside(checkpoint: Path) -> None:
-    """Keep a damaged checkpoint out of the way of those to come."""
-    aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+def set_aside(checkpoint: Path, why: str = "damaged") -> None:
+    """Keep a checkpoint that is damaged, or abandoned, out of the way of those to come."""
+    aside = checkpoint.with_name(f"{why}-{checkpoint.name}")
     shutil.rmtree(aside, ignore_errors=True)
     checkpoint.rename(aside)
 

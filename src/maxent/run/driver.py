@@ -56,12 +56,16 @@ class Evaluation(NamedTuple):
     std_return: float
     returns: list[float]
     lengths: list[int]
+    success_rate: float | None = None
+    """Of the episodes that report success; None where none does."""
 
     @classmethod
     def of(cls, episodes: Sequence[Episode]) -> "Evaluation":
         """The statistics of these episodes."""
-        returns = [e.total_reward for e in episodes]
-        return cls(float(np.mean(returns)), float(np.std(returns)), returns, [e.length for e in episodes])
+        returns, lengths = [e.total_reward for e in episodes], [e.length for e in episodes]
+        successes = [e.success for e in episodes if e.success is not None]
+        rate = float(np.mean(successes)) if successes else None
+        return cls(float(np.mean(returns)), float(np.std(returns)), returns, lengths, rate)
 
 
 Callback = Callable[[Progress], bool | None]
@@ -185,7 +189,7 @@ class Driver:
         left: list[Callable[[], Any]] = [logger.close for logger in loggers]
         if fault is not None:
             left.append(lambda: guards.write_report(path / folder.FAULT, fault, self._last_rows))
-        elif self.loop.whole and bool(np.all(self.programs.finite(self.loop.learned.state))):
+        elif self.loop.whole and self.loop.sound:
             left.append(lambda: self._write(self._writer))
         errors = []
         for write in left:
@@ -203,7 +207,9 @@ class Driver:
             self.restore(path)
             for known in checkpoint.find(path / folder.CHECKPOINTS, "best"):
                 if saving.counters(known)["step"] > self.loop.step:  # of the attempt that is given up
-                    checkpoint.set_aside(known)
+                    checkpoint.set_aside(known, "abandoned")
+            if not checkpoint.find(path / folder.CHECKPOINTS, "best"):
+                self.history.forget_best()
         except (CheckpointError, OSError):
             raise fault from None
         self._writer.forget_after(self.loop.step)

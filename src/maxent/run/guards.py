@@ -39,14 +39,15 @@ class Member(NamedTuple):
     largest: float
     """The largest pay of one step so far: |reward|, scaled, and the bonus for entropy."""
     learns_temperature: bool
+    gamma: float
 
 
-def find(rows: Sequence[Row], members: Sequence[Member], gamma: float) -> list[Fault]:
+def find(rows: Sequence[Row], members: Sequence[Member]) -> list[Fault]:
     """The faults of a report, one a member at most."""
     faults = []
     for row, member in zip(rows, members, strict=True):
         numbers = {name: value for name, value in row.items() if isinstance(value, float)}
-        checks = _not_finite(numbers, member), _temperature(numbers, member), _divergence(numbers, member, gamma)
+        checks = _not_finite(numbers, member), _temperature(numbers, member), _divergence(numbers, member)
         found = next((check for check in checks if check), None)
         if found:
             faults.append(Fault(row["step"], row["member"], row["seed"], *found))
@@ -85,8 +86,8 @@ def _temperature(numbers: dict[str, float], member: Member) -> tuple[str, str] |
     return None
 
 
-def _divergence(numbers: dict[str, float], member: Member, gamma: float) -> tuple[str, str] | None:
-    q = numbers.get("q_mean")
+def _divergence(numbers: dict[str, float], member: Member) -> tuple[str, str] | None:
+    q, gamma = numbers.get("q_mean"), member.gamma
     horizon = min(1 / (1 - gamma), LONGEST_HORIZON) if gamma < 1 else LONGEST_HORIZON
     most = member.largest * horizon
     if q is None or abs(q) <= FAR * max(most, 1.0):

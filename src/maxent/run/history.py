@@ -39,6 +39,10 @@ class History:
         self.largest_bonus = np.zeros(len(members))
         """The most that entropy has paid for a step, by member."""
 
+    def forget_best(self) -> None:
+        """Take the next evaluation for the best one."""
+        self.best = [-np.inf] * len(self.members)
+
     def rows(self, report: Report, metrics: Sequence[str], steps: int, seconds: float) -> list[Row]:
         """A row a member, with these metrics, for a report that so many steps and seconds led to."""
         self.wall_time += seconds
@@ -92,7 +96,8 @@ class History:
         unknown = "temperature" in numbers and "entropy" not in loop.programs.metrics
         largest = np.full(len(rows), np.inf) if unknown else paid + self.largest_bonus
         auto = getattr(loop.programs.config, "temperature", None) == "auto"
-        members = [guards.Member(*own, auto) for own in zip(report.finite.tolist(), largest.tolist(), strict=True)]
-        faults = guards.find(rows, members, float(np.max(numbers["gamma"])))
+        own = zip(report.finite.tolist(), largest.tolist(), numbers["gamma"].tolist(), strict=True)
+        members = [guards.Member(finite, most, auto, gamma) for finite, most, gamma in own]
+        faults = guards.find(rows, members)
         if faults:
             raise TrainingFault("; ".join(map(str, faults)))

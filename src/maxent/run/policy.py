@@ -24,9 +24,11 @@ from maxent.types import Tree
 class Policy:
     """One member of a run as it was at a checkpoint."""
 
-    def __init__(self, programs: Programs, view: Tree, factory: Factory, seed: int, step: int) -> None:
+    def __init__(self, programs: Programs, view: Tree, factory: Factory, seed: int, step: int, name: str = "") -> None:
         self.programs, self.view, self.factory = programs, view, factory
         self.seed, self.step = seed, step
+        self.name = name or f"seed-{seed}"
+        """What tells its files from those of other members."""
 
     def play(
         self,
@@ -72,4 +74,5 @@ def load(path: str | Path, best: bool = False, member: int = 0, env_kwargs: Mapp
     )
     step = checkpoint.read_manifest(found)["step"]
     view = jax.tree.map(lambda x: jnp.array(x[member : member + 1]), programs.algorithm.view(learned.state))
-    return Policy(programs, view, factory, known[member].seed, step)
+    name = f"member-{member}" if config.sweep else ""
+    return Policy(programs, view, factory, known[member].seed, step, name)

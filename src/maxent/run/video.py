@@ -142,7 +142,7 @@ def record(policy: Policy, out: Path, episodes: int = 1, seed: int | None = None
 
 def default_path(run: str | Path, policy: Policy, best: bool = False) -> Path:
     """Where a run's video goes unless told: MP4, or GIF where ffmpeg is missing."""
-    name = f"{'best' if best else 'step'}-{policy.step:09d}-seed-{policy.seed}"
+    name = f"{'best' if best else 'step'}-{policy.step:09d}-{policy.name}"
     return Path(run) / folder.VIDEOS / f"{name}{'.mp4' if _has_ffmpeg() else '.gif'}"
 
 

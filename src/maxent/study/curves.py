@@ -77,7 +77,7 @@ def _draw_run(axes: "Axes", run: Path, label: str, colours: Iterator[str]) -> bo
     """One run's lines, in a colour for each setting of its members; whether there were any."""
     training = _members(run / folder.PROGRESS, "return_mean")
     evaluations = _members(run / folder.EVALUATIONS, "return")
-    for setting in training or evaluations:
+    for setting in dict.fromkeys([*evaluations, *training]):
         name = " ".join(filter(None, (label, setting)))
         _draw(axes, training.get(setting, []), evaluations.get(setting, []), name, next(colours))
     return bool(training or evaluations)
