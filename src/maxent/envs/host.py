@@ -225,6 +225,7 @@ class HostEnvs:
                     answer = self._begin(at)
         real = ~self._over & ~failed
         self._over = boundary.copy()
+        self.largest_reward = np.maximum(self.largest_reward, np.abs(reward).max(1))
         return Stepped(Transition(obs, action, reward, discount, next_obs, boundary, real), next_obs, ~real, failed)
 
     def journal(self) -> Journal:
@@ -278,7 +279,6 @@ class HostEnvs:
                 raise ValueError(f"reward is {shown.reward}, and the library keeps finite numbers of 32 bits")
             spaces.write_observation(self.observation_space, shown.obs, next_obs, at)
         self._total_reward[at] += shown.reward
-        self.largest_reward[at[0]] = max(self.largest_reward[at[0]], abs(shown.reward))
         return shown
 
     def _begin(self, at: Place) -> Answer:
