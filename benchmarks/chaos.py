@@ -1,11 +1,12 @@
 """What a run survives: killed at random instants and resumed, it must end with the bits of the run that never was.
 
-    python benchmarks/chaos.py --kills 100
+    python benchmarks/chaos.py [CASE …] --kills 100
 
 Each case trains once without disturbance. Then the same command runs again and again into new folders; every process is
 killed with SIGKILL after a random time, checkpoint writing included, and resumed, until the run ends. The last one
 (learned state, replay, actor's memory, running episodes, counters) and the CSV files, but for their wall-clock columns,
-are compared with the undisturbed run's. Results go to benchmarks/results/chaos.json.
+are compared with the undisturbed run's. A kill before the first checkpoint leaves nothing to resume and does not count.
+Results go to benchmarks/results/chaos.json, which keeps the cases that were not asked for.
 """
 
 import argparse
@@ -83,14 +84,14 @@ def killed_after(words: list[str], seconds: float) -> int | None:
 
 
 def disturbed(algo: str, out: Path, usual: float, kills: int, rng: random.Random) -> tuple[int, int, str]:
-    """A run killed up to so often; the kills, those before its first checkpoint, and what came of it."""
+    """A run killed so often at most after its first checkpoint; the kills, those before it, and what came of it."""
     done, early = 0, 0
     while True:
         begun = any((out / folder.CHECKPOINTS).glob("step-*"))
         if not begun and out.exists():
             shutil.rmtree(out)
         words = command("resume", str(out)) if begun else training(algo, out)
-        code = killed_after(words, rng.uniform(0.2, 0.8) * usual if done < kills else 10 * usual)
+        code = killed_after(words, rng.uniform(0.2, 0.8) * usual if done - early < kills else 10 * usual)
         if code is not None:
             whole = code == 0 or finished(out)  # killed after the last checkpoint, it is refused: nothing is left to do
             return done, early, "ended" if whole else f"exit code {code}"
@@ -106,9 +107,10 @@ def measure(algo: str, kills: int, runs: Path, rng: random.Random) -> dict[str, 
     usual, expected = time.monotonic() - started, content(runs / algo / "undisturbed")
     counts = {"kills": 0, "before_a_checkpoint": 0, "runs": 0, "identical": 0}
     failures = []
-    while counts["kills"] < kills:
+    while counts["kills"] - counts["before_a_checkpoint"] < kills:
         out = runs / algo / f"disturbed-{counts['runs']}"
-        done, early, end = disturbed(algo, out, usual, kills - counts["kills"], rng)
+        missing = kills - counts["kills"] + counts["before_a_checkpoint"]
+        done, early, end = disturbed(algo, out, usual, missing, rng)
         different = [k for k, v in content(out).items() if v != expected[k]] if end == "ended" else [end]
         failures += [f"{out.name}: {', '.join(different)}"] if different else []
         counts["kills"] += done
@@ -116,29 +118,37 @@ def measure(algo: str, kills: int, runs: Path, rng: random.Random) -> dict[str, 
         counts["runs"] += 1
         counts["identical"] += not different
         print(algo, counts, failures, flush=True)
-    return {"env": CASES[algo][0], **counts, "failures": failures, "undisturbed_seconds": round(usual, 1)}
-
-
-def main() -> None:
-    """Measure all cases."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=100, help="over all cases")
-    parser.add_argument("--runs", type=Path, default=Path("runs/chaos"), help="where the run folders go")
-    parser.add_argument("--seed", type=int, default=0, help="of the random instants")
-    arguments = parser.parse_args()
-    rng = random.Random(arguments.seed)
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    cases = {algo: measure(algo, -(-arguments.kills // len(CASES)), arguments.runs, rng) for algo in CASES}
-    record = {
+    return {
+        "env": CASES[algo][0],
+        **counts,
+        "failures": failures,
+        "undisturbed_seconds": round(usual, 1),
         "command": shlex.join(["python", *sys.argv]),
         "versions": folder.versions(),
         "machine": folder.machine(),
         "git": folder.git_revision(),
         "schedule": SCHEDULE,
-        "cases": cases,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "chaos.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def main() -> None:
+    """Measure the cases that the command line names, all by default."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(CASES)}; all by default")
+    parser.add_argument("--kills", type=int, default=100, help="over all five cases")
+    parser.add_argument("--runs", type=Path, default=Path("runs/chaos"), help="where the run folders go")
+    parser.add_argument("--seed", type=int, default=0, help="of the random instants")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.cases) - set(CASES):
+        parser.error(f"there is no case {min(unknown)!r}: choose from {', '.join(CASES)}")
+    rng = random.Random(arguments.seed)
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    path = RESULTS / "chaos.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["cases"] if path.exists() else {}
+    for algo in arguments.cases or CASES:
+        known[algo] = measure(algo, -(-arguments.kills // len(CASES)), arguments.runs, rng)
+        RESULTS.mkdir(exist_ok=True)
+        path.write_text(json.dumps({"cases": known}, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
