@@ -40,7 +40,7 @@ CLOCKS = ("wall_time", "steps_per_second")
 
 def command(*words: str) -> list[str]:
     """A maxent command of this Python."""
-    return [sys.executable, "-m", "maxent.cli", *words]
+    return [sys.executable, "-m", "maxent", *words]
 
 
 def training(algo: str, out: Path) -> list[str]:

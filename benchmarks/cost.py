@@ -125,7 +125,7 @@ def measure_start(arguments: argparse.Namespace) -> dict[str, Any]:
                 "steps": LEARNING_STARTS + 10, "eval-episodes": 1, "out": f"{folder}/run-{number}", "env.times": times,
             }  # fmt: skip
             words = ["train", "cost:Timed", *(str(w) for name, value in options.items() for w in (f"--{name}", value))]
-            entry = f"import sys; sys.path[:0] = {sys.path!r}; from maxent.cli import main; sys.exit(main())"
+            entry = f"import sys; sys.path[:0] = {sys.path!r}; from maxent.__main__ import main; main()"
             environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{folder}/cache"}
             started = time.time()
             command = [sys.executable, "-c", entry, *words]

@@ -408,6 +408,6 @@ def test_python(case, agent, workplace):
 @pytest.mark.parametrize("words", [["train", "Pendulum-v3"], ["eval", "nowhere"], ["train", b"Pendulum\xff-v1"]])
 def test_the_process(words, workplace):
     before = files(workplace)
-    done = subprocess.run([sys.executable, "-m", "maxent.cli", *words], capture_output=True, timeout=120)
+    done = subprocess.run([sys.executable, "-m", "maxent", *words], capture_output=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
     assert done.stderr.startswith(b"maxent: error: ") and files(workplace) == before

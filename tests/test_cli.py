@@ -36,6 +36,8 @@ class Task(gymnasium.Env):
 
     def __init__(self, fault="", length=10):
         self.fault, self.length, self.steps = fault, length, 0
+        if fault == "interrupt at first":
+            os.kill(os.getpid(), signal.SIGINT)
 
     def reset(self, *, seed=None, options=None):
         self.now = 0
@@ -221,7 +223,7 @@ def test_the_command_line_goes_over_the_config_file(workplace, capsys):
 
 def command(*words, **options):
     return subprocess.Popen(
-        [sys.executable, "-m", "maxent.cli", *words],
+        [sys.executable, "-m", "maxent", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -252,6 +254,16 @@ def test_the_process_ends_with_the_exit_code():
     process = command("train", "Pendulum-v1", "--sac.tua", "1")
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err.count("\n")) == (2, "", 1) and "did you mean --sac.tau" in err
+
+
+def test_ctrl_c_before_the_training_ends_the_process_at_once():
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process inherits that it is ignored
+    try:
+        process = command("train", "own_tasks:Task", "--env.fault", "interrupt at first", "--out", "a run", cwd=".")
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert process.communicate(timeout=60) == ("", "maxent: interrupted\n") and process.returncode == 130
+    assert not Path("a run").exists()
 
 
 def test_ctrl_c_saves_a_whole_iteration_and_says_how_to_continue(capsys):

@@ -19,6 +19,7 @@ from maxent import registry
 from maxent.config import TrainConfig
 from maxent.envs.host import Episode, HostEnvs
 from maxent.errors import CheckpointError, ConfigError, EnvironmentFault, Terminated, TrainingFault
+from maxent.loops.evaluate import evaluate
 from maxent.loops.host import HostLoop
 from maxent.replay import ring
 from maxent.run import checkpoint, driver, folder, guards
@@ -91,11 +92,16 @@ def test_a_stopped_run_ends_with_the_same_bits(case, tmp_path):
     for name, array in before.items():
         assert array.tobytes() == after[name].tobytes(), name
     again.learn(200)
+    assert_same_run(again, whole)
+
+
+def assert_same_run(again: driver.Driver, whole: driver.Driver) -> None:
+    """The same bits everywhere but in the clocks."""
     expected = all_of(whole)
     for name, array in all_of(again).items():
         assert array.tobytes() == expected[name].tobytes(), name
     for file in (folder.PROGRESS, folder.EVALUATIONS):
-        assert table(tmp_path / "stopped" / file) == table(tmp_path / "whole" / file)
+        assert table(again.path / file) == table(whole.path / file)
     timeless = {"wall_time": 0.0}
     assert again.history.counters() | timeless == whole.history.counters() | timeless
 
@@ -167,6 +173,48 @@ def test_signals_save_and_say_which(number, error, tmp_path):
         signal.signal(signal.SIGINT, found)
     assert raised.type is error and signal.getsignal(signal.SIGTERM) is usual
     assert driver.reopen(run.path).loop.step == 71
+
+
+@pytest.mark.parametrize("step", [100, 200])
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_an_evaluation_is_broken_off_and_made_up_for(number, error, step, tmp_path, monkeypatch):
+    """The one on the way and the last one; killed once more after it was played, and before it was saved."""
+    whole = begin(tmp_path / "whole", "sac", "Pendulum-v1", REPLAY, seeds=2)
+    whole.learn(200)
+    stopped = begin(tmp_path / "stopped", "sac", "Pendulum-v1", REPLAY, seeds=2)
+    actions = []
+
+    def signalled(programs, view, envs, *others):
+        take = envs.step
+
+        def step_envs(obs, action):
+            if stopped.loop.step == step:
+                actions.append(action)
+                os.kill(os.getpid(), number)
+            return take(obs, action)
+
+        envs.step = step_envs
+        return evaluate(programs, view, envs, *others)
+
+    monkeypatch.setattr(driver, "evaluate", signalled)
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(error) as raised:
+            stopped.learn(200)
+    finally:
+        signal.signal(signal.SIGINT, found)
+        monkeypatch.undo()
+    assert raised.type is error and len(actions) == 1
+    assert (stopped.path / folder.EVALUATIONS).exists() == (step == 200)  # the earlier one's
+    again = driver.reopen(stopped.path)
+    assert again.loop.step == step and again.history.evaluation_due
+    monkeypatch.setattr(again, "_write", lambda writer: None)
+    monkeypatch.setattr(again, "_write_meanwhile", lambda kind: None)
+    again.learn(step, [lambda progress: False])
+    again = driver.reopen(stopped.path)
+    assert again.history.evaluation_due and again.learn(200)
+    assert_same_run(again, whole)
+    assert not driver.reopen(stopped.path).history.evaluation_due
 
 
 # --- guards -------------------------------------------------------------------------------------------------

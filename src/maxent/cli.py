@@ -19,7 +19,7 @@ import tyro
 from tyro.conf import FlagConversionOff, Positional, arg
 
 from maxent import registry
-from maxent.command import arguments
+from maxent.command import arguments, startup
 from maxent.config import Auto, TrainConfig
 from maxent.errors import ConfigError, MaxentError
 from maxent.run import folder
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from maxent.run.policy import Policy
 
 SUMMARY = "Maximum-entropy reinforcement learning in JAX. `maxent COMMAND --help` explains every option."
-BAD_INPUT, INTERRUPTED = 2, 130
-"""Exit codes: of every error that names its cause, or of a fault that `check` found, and of a Ctrl-C."""
+BAD_INPUT = 2
+"""The exit code of every error that names its cause, and of a fault that `check` found."""
 
 RunFolder = Annotated[Positional[str], arg(metavar="RUN")]
 EnvArguments = Annotated[dict, arg(name="env.KEY", metavar="VALUE", help_behavior_hint="")]
@@ -86,7 +86,7 @@ class Resume:
         from maxent.run import driver
 
         run = driver.reopen(self.run)
-        if total <= run.loop.step:
+        if total <= run.loop.step and not run.history.evaluation_due:
             raise ConfigError(f"{self.run} has done {run.loop.step} steps of {total}: give a larger total with --steps")
         with folder.locked(Path(self.run)):
             if total > config.steps:
@@ -205,6 +205,7 @@ class Record(Acting):
         policy = self.policy()
         from maxent.run import video
 
+        startup.ends()
         out = Path(self.out) if self.out else video.default_path(self.run, policy, self.best)
         for episode in video.record(policy, out, self.episodes, self.episode_seed):
             print(f"return {episode.total_reward:.1f}, length {episode.length}")
@@ -290,7 +291,7 @@ def main(words: Sequence[str] | None = None) -> int:
             return BAD_INPUT
         except KeyboardInterrupt:
             print("maxent: interrupted", file=sys.stderr)
-            return INTERRUPTED
+            return startup.INTERRUPTED
 
 
 def parse(words: Sequence[str]) -> Any:
@@ -337,7 +338,3 @@ def _with_algorithm(words: Sequence[str]) -> tuple[type, Train]:
     cls = dataclasses.make_dataclass("Train", [(train.algo, parameters, settings)], bases=(Train,), frozen=True)
     cls.__doc__ = Train.__doc__
     return cls, cls(**vars(train), config=file, env_kwargs=env_kwargs)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

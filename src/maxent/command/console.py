@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from maxent.command import startup
 from maxent.errors import Terminated, TrainingFault
 from maxent.run import checkpoint, folder, policy, video
 from maxent.run.driver import Driver
@@ -13,8 +14,8 @@ from maxent.run.loggers import read_csv
 from maxent.run.progress import ProgressBar
 from maxent.study import curves
 
-INTERRUPTED, TERMINATED, FAULT = 130, 143, 3
-"""The exit codes after a Ctrl-C and a SIGTERM, as shells count them, and where training has gone wrong."""
+TERMINATED, FAULT = 143, 3
+"""The exit codes after a SIGTERM, as shells count it, and where training has gone wrong."""
 
 
 def train(run: Driver, total: int) -> int:
@@ -24,6 +25,7 @@ def train(run: Driver, total: int) -> int:
         raise ValueError("a training on the console needs a run folder")
     run.warn = warn
     print(f"run     {path}", flush=True)
+    startup.ends()
     try:
         with ProgressBar(total, run.loop.step) as bar:
             run.learn(total, [bar])
@@ -34,7 +36,7 @@ def train(run: Driver, total: int) -> int:
         again = f"saved at step {run.loop.step:,}; continue with: maxent resume {shlex.quote(str(path))}"
         saved = checkpoint.find(path / folder.CHECKPOINTS)
         print(f"maxent: interrupted, {again if saved else 'before anything was learned'}", file=sys.stderr)
-        return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
+        return TERMINATED if isinstance(interrupt, Terminated) else startup.INTERRUPTED
     print(f"result  {summary(path)}")
     curves.draw([path], path / folder.CURVE)
     print(f"curve   {path / folder.CURVE}")

@@ -36,7 +36,7 @@ from maxent.run.arrays import FILE, Form
 from maxent.types import Tree
 
 T = TypeVar("T")
-FORMAT, VERSION = "maxent-checkpoint", 3
+FORMAT, VERSION = "maxent-checkpoint", 4
 MANIFEST, STATE, MOMENT = "checkpoint.json", "state.safetensors", "moment.safetensors"
 COUNT = range(2**32)
 """Steps, updates and rows: what JAX counts in 32 bits."""

@@ -126,7 +126,8 @@ class Driver:
     def learn(self, total: int, callbacks: Sequence[Callback] = ()) -> bool:
         """Train until the step `total`; whether it got there. A run folder is kept up to date on the way.
 
-        An interrupt (Ctrl-C) or SIGTERM saves before it goes on its way.
+        An interrupt (Ctrl-C) or SIGTERM saves before it goes on its way. An evaluation that it breaks off is played
+        when the run goes on.
 
         Raises:
             TrainingFault: where training has gone wrong; the last checkpoint is then one from before.
@@ -158,8 +159,8 @@ class Driver:
             for damaged in self._damaged:
                 checkpoint.set_aside(damaged)
             self._damaged = []
-            for name in (folder.PROGRESS, folder.EVALUATIONS):
-                cut_back(path / name, self.loop.step)
+            cut_back(path / folder.PROGRESS, self.loop.step)
+            cut_back(path / folder.EVALUATIONS, self.loop.step - self.history.evaluation_due)
             for own in tensorboard:
                 own.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -288,6 +289,8 @@ class Driver:
 
     def _learn(self, total: int, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> bool:
         config, every = self.config, self.config.log_every
+        if self.history.evaluation_due:
+            self._evaluate_and_keep_best(loggers)
         started, step = time.monotonic(), self.loop.step
         for report in self.loop.run(total, every):
             now = time.monotonic()
@@ -313,7 +316,10 @@ class Driver:
         return True
 
     def _evaluate_and_keep_best(self, loggers: Sequence[Logger]) -> None:
-        played = self.evaluate(self.config.eval_episodes)
+        self.history.evaluation_due = True
+        with self._interrupts.at_once():
+            played = self.evaluate(self.config.eval_episodes)
+        self.history.evaluation_due = False
         rows = [
             {
                 "step": self.loop.step, "member": e.member, **self.members[e.member].columns(),

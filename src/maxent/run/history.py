@@ -1,4 +1,4 @@
-"""What a run knows of its past: the episodes that ended, the largest pay, the best evaluation, the time it took."""
+"""What a run knows of its past: the episodes that ended, the largest pay, its evaluations, the time it took."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ COUNT, NUMBER = range(2**32), int | float
 EPISODE = (COUNT, COUNT, range(2**63), range(-1, 2**63), NUMBER, range(2**63), NUMBER | None)
 COUNTERS = {
     "wall_time": NUMBER, "episodes": [range(2**63)], "recent": [[EPISODE]], "best": [NUMBER | None],
-    "largest_bonus": [NUMBER],
+    "evaluation_due": bool, "largest_bonus": [NUMBER],
 }  # fmt: skip
 """The form of a history in a checkpoint; an `Episode` is a list of its fields."""
 
@@ -34,6 +34,8 @@ class History:
         self.wall_time = 0.0
         self.best = [-np.inf] * len(members)
         """The mean return of the best evaluation, by member."""
+        self.evaluation_due = False
+        """Whether this step's evaluation was broken off."""
         self.recent: list[deque[Episode]] = [deque(maxlen=WINDOW) for _ in members]
         self.episodes = [0] * len(members)
         self.largest_bonus = np.zeros(len(members))
@@ -74,6 +76,7 @@ class History:
             "episodes": list(self.episodes),
             "recent": [[list(e) for e in own] for own in self.recent],
             "best": [None if np.isinf(value) else value for value in self.best],
+            "evaluation_due": self.evaluation_due,
             "largest_bonus": self.largest_bonus.tolist(),
         }
 
@@ -82,6 +85,7 @@ class History:
         self.wall_time, self.episodes = counters["wall_time"], counters["episodes"]
         self.recent = [deque((Episode(*e) for e in own), maxlen=WINDOW) for own in counters["recent"]]
         self.best = [-np.inf if value is None else value for value in counters["best"]]
+        self.evaluation_due = counters["evaluation_due"]
         self.largest_bonus = np.array(counters["largest_bonus"], float)
 
     def refuse_faults(self, loop: Loop, report: Report, rows: Sequence[Row]) -> None:

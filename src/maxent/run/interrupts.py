@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: the first waits for the iteration under way, in which arrays are donated; a second does not."""
+"""Ctrl-C and SIGTERM: the first waits for the iteration under way, in which arrays are donated; a second does not.
+
+Where nothing is donated, as in an evaluation, the first does not wait either.
+"""
 
 import signal
 import threading
@@ -21,6 +24,7 @@ class Interrupts:
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.reason: type[BaseException] = KeyboardInterrupt
+        self._waits = True
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -34,6 +38,8 @@ class Interrupts:
             self.loop.stopping = True
             self.reason = Terminated if number == signal.SIGTERM else KeyboardInterrupt
             restore()
+            if not self._waits:
+                raise self.reason
 
         def restore() -> None:
             for number in ours:
@@ -45,3 +51,14 @@ class Interrupts:
             yield
         finally:
             restore()
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within it, inside of `held`, a signal raises its reason at once, and one that waits raises it here."""
+        self._waits = False
+        try:
+            if self.loop.stopping:
+                raise self.reason
+            yield
+        finally:
+            self._waits = True
