@@ -308,6 +308,18 @@ class Endless(Sound):
         return False, False
 
 
+class Wanders(Sound):
+    """Ends where it happens to arrive."""
+
+    def reset(self, *, seed=None, options=None):
+        returned = super().reset(seed=seed)
+        self.arrives = bool(self.np_random.random() < 0.5)
+        return returned
+
+    def over(self):
+        return self.arrives and self.now >= 10, False
+
+
 class AlwaysOver(Sound):
     def over(self):
         return True, False

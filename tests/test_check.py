@@ -60,6 +60,7 @@ WARNINGS = {
     faulty.TinyRewards: ("rewards", ["tiny", "e-06"], "Multiply them by about 1e+06"),
     faulty.ZeroRewards: ("rewards", ["was 0 in all 2,5"], "coming nearer"),
     faulty.ConstantRewards: ("rewards", ["was 2.5 in all 500 steps"], "coming nearer"),
+    faulty.Wanders: ("endings", ["only", "episodes ended within 300 steps"], "max_episode_steps"),
     faulty.Endless: ("endings", ["no episode ended within 300 steps"], "max_episode_steps"),
     faulty.AlwaysOver: ("endings", ["after its first step", "terminated"], "until the task is over"),
     faulty.LimitAsEnd: ("endings", ["terminated after exactly 10 steps"], "return truncated"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -211,12 +212,25 @@ class Agent:
         _refuse_unless_within("member", member, 0, len(self._driver.seeds) - 1)
         return Evaluation.of(self._driver.evaluate(n_episodes, seed, explore=not deterministic)[member])
 
-    def save(self, path: str | Path) -> None:
-        """Write the whole agent, replay included, into a new or empty folder, which `maxent resume` continues too."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the whole agent, replay included, into a folder of its own, which `maxent resume` continues too.
+
+        Args:
+            path: The folder, new or empty.
+            overwrite: Let it take the place of an agent or a run that is there, once it is written.
+
+        Raises:
+            ConfigError: where the folder holds anything else, or anything at all without `overwrite`.
+            CheckpointError: where it cannot be written.
+        """
+        own = self._driver.path
+        if own is not None and own.resolve() == Path(path).resolve():
+            raise ConfigError(f"{path} is the run that this agent writes by itself: save it elsewhere")
         config = replace(self._driver.config, steps=max(self.num_timesteps, 1))
-        target = folder.choose(config, str(path))
-        folder.create(target, config, self._driver.settings, self._env_kwargs)
-        self._driver.save(target)
+        with folder.replacing(Path(path)) if overwrite else nullcontext(path) as new:
+            target = folder.choose(config, str(new), otherwise="replace its run, overwrite=True")
+            folder.create(target, config, self._driver.settings, self._env_kwargs)
+            self._driver.save(target)
 
 
 class SAC(Agent):

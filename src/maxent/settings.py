@@ -19,6 +19,16 @@ from typing import Any, Literal
 
 from maxent.errors import ConfigError
 
+ELSEWHERE = {
+    "alpha": ["temperature"], "autotune": ["temperature"], "ent_coef": ["temperature", "entropy_coefficient"],
+    "gradient_steps": ["utd"], "train_freq": ["utd"], "replay_ratio": ["utd"], "update_every": ["utd"],
+    "policy_kwargs": ["hidden_sizes"], "net_arch": ["hidden_sizes"], "n_critics": ["critics"],
+    "action_noise": ["exploration_noise"], "target_policy_noise": ["target_noise"],
+    "n_steps": ["rollout_length"], "n_epochs": ["epochs"], "vf_coef": ["value_coefficient"],
+    "tensorboard_log": ["out"], "total_timesteps": ["steps"], "n_envs": ["envs"], "num_envs": ["envs"],
+}  # fmt: skip
+"""Names that other libraries have for settings, and ours."""
+
 
 def setting(
     default: Any, *, low: float = -math.inf, above: float = -math.inf, high: float = math.inf, swept: bool = False
@@ -85,8 +95,14 @@ def check(config: Any, where: str) -> None:
 
 def suggestion(word: str, known: Any) -> str:
     """' (did you mean …?)' with the nearest known words, or the whole list where none is near."""
-    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    ours = ELSEWHERE.get(_field(word), ())
+    near = [own for own in known if _field(own) in ours] or difflib.get_close_matches(word, list(known), 3, 0.6)
     return f": did you mean {' or '.join(near)}?" if near else f"; it has {', '.join(known)}"
+
+
+def _field(word: str) -> str:
+    """The field that an option stands for: --sac.batch-size → batch_size."""
+    return word.rpartition(".")[2].lstrip("-").replace("-", "_")
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

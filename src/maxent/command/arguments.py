@@ -17,7 +17,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from maxent.errors import ConfigError
-from maxent.settings import build, parse_value, suggestion
+from maxent.settings import ELSEWHERE, build, parse_value, suggestion
 
 
 def read(
@@ -91,8 +91,9 @@ def _unknown(command: str, word: str, parsed: Any) -> str:
     start = f"--{table}." if dot else "--"
     for own in [] if dot else fields(parsed):
         settings = getattr(parsed, own.name)
-        if is_dataclass(settings) and name in {f.name for f in fields(settings)}:
-            return f"{command} has no option {word}: did you mean --{own.name}.{name.replace('_', '-')}?"
+        theirs = {f.name for f in fields(settings)} if is_dataclass(settings) else set[str]()
+        for meant in theirs & {name, *ELSEWHERE.get(name, ())}:
+            return f"{command} has no option {word}: did you mean --{own.name}.{meant.replace('_', '-')}?"
     known = [f"{start}{f.name}".replace("_", "-") for f in fields(config)]
     return f"{command} has no option {word}{suggestion(f'{start}{name}'.replace('_', '-'), known)}"
 

@@ -211,9 +211,11 @@ def _rewards(seen: Evidence) -> Results:
 def _endings(seen: Evidence) -> Results:
     endings, lengths = [e.ending for e in seen.episodes], [len(e.rewards) for e in seen.episodes]
     limit, shortest, longest = _time_limit(seen.env), min(lengths), max(lengths)
-    if set(endings) == {"left"} and (limit is None or limit <= seen.steps):
+    left = endings.count("left")
+    if left and (limit is None or limit <= seen.steps):
+        few = "no episode" if left == len(endings) else f"only {len(endings) - left} of {len(endings)} episodes"
         advice = "Set a time limit, max_episode_steps: without an end there is no return, and no evaluation ends."
-        yield "warning", f"no episode ended within {seen.steps:,} steps", advice
+        yield "warning", f"{few} ended within {seen.steps:,} steps", advice
     elif longest == 1 and seen.steps > 1:
         advice = "Unless each decision stands alone, let terminated be False until the task is over."
         yield "warning", f"every episode is over after its first step, {endings[0]}", advice

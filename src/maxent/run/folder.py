@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -43,8 +44,10 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def choose(config: TrainConfig, out: str = "", root: str = "runs") -> Path:
+def choose(config: TrainConfig, out: str = "", root: str = "runs", otherwise: str = "") -> Path:
     """The folder of a new run: `out`, which must be empty or absent, else the next free name under `root`.
+
+    `otherwise` is what else can be done about a folder that is not empty.
 
     Raises:
         ConfigError: where `out` holds anything.
@@ -52,9 +55,8 @@ def choose(config: TrainConfig, out: str = "", root: str = "runs") -> Path:
     if out:
         path = Path(out)
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
-            raise ConfigError(
-                f"the folder {out} is not empty: choose another, or continue its run with `maxent resume {out}`"
-            )
+            otherwise = otherwise or f"continue its run with `maxent resume {out}`"
+            raise ConfigError(f"the folder {out} is not empty: choose another, or {otherwise}")
         _refuse_unwritable(path)
         return path
     env = config.env.replace("/", "-").replace(":", "-")
@@ -142,6 +144,30 @@ def locked(path: Path) -> Iterator[None]:
         except OSError as error:
             raise ConfigError(f"{path} cannot be locked ({error.strerror}): train on another file system") from None
         yield
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A folder to write a run into, which at the end takes the place of the one that is there; without one, the same.
+
+    Raises:
+        ConfigError: where anything else is there, or a process trains in it.
+    """
+    if not path.is_dir() or not any(path.iterdir()):
+        yield path
+        return
+    read(path)
+    new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
+    with locked(path):
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            yield new
+            path.rename(old)
+            new.rename(path)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old)
 
 
 def read(path: str | Path) -> tuple[TrainConfig, Any, dict[str, Any]]:
