@@ -391,7 +391,7 @@ class Failing(tiny.Clock):
         return obs, *rest
 
 
-@pytest.mark.parametrize(("how", "message"), [("raises", "RuntimeError: the cable came off"), ("nan", "obs")])
+@pytest.mark.parametrize(("how", "message"), [("raises", "came off (test_resume.py, line "), ("nan", "obs")])
 def test_a_failing_environment_is_made_anew_and_its_episode_cut(how, message):
     """All that the ring gives happened: the step that failed is in none of it, and a reset never follows a step."""
     Failing.steps, Failing.how = 0, how

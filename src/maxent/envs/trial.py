@@ -7,10 +7,8 @@ borne is noted among its `flaws`.
 import contextlib
 import copy
 import time
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import gymnasium
@@ -18,6 +16,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict
 
 from maxent.envs import spaces
+from maxent.envs.workers import told
 from maxent.types import Leaf, Spec, Tree
 
 AT_BOUND = 0.1
@@ -140,9 +139,7 @@ def entry_name(name: str, entry: tuple[int, ...]) -> str:
 
 def raised(what: str, error: Exception) -> str:
     """An exception, and the line that it came from."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"{what} raises {text} ({Path(frame.filename).name}, line {frame.lineno})"
+    return f"{what} raises {told(error)}"
 
 
 def _play(env: gymnasium.Env, declared: Spaces, episode: Episode, steps: int, rng: np.random.Generator) -> None:

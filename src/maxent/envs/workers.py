@@ -27,12 +27,14 @@ from concurrent.futures import Future
 from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
 
 from maxent.errors import ConfigError, MaxentError
 
+PACKAGE = Path(__file__).parents[1]
 GRACE = 2.0
 """Seconds in which a worker whose socket was closed may end by itself."""
 
@@ -91,9 +93,15 @@ def spaces_of(env: "gymnasium.Env | RemoteEnv") -> tuple[gymnasium.Space, gymnas
 
 
 def told(error: Exception) -> str:
-    """What an environment raised, in words: a ValueError is a sentence by itself."""
-    whole = isinstance(error, ValueError | RemoteError)
-    return str(error) if whole else f"{type(error).__name__}: {error}"
+    """What an environment raised, and the line that it came from; a ValueError of ours is a sentence by itself."""
+    if isinstance(error, RemoteError):
+        return str(error)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
+    ours = not frames or Path(frames[-1].filename).is_relative_to(PACKAGE)
+    if ours and isinstance(error, ValueError):
+        return str(error)
+    place = "" if ours else f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+    return " ".join(f"{type(error).__name__}: {error}{place}".split())
 
 
 class Workers:
