@@ -126,6 +126,8 @@ COMMAND = [
     ("trian", ["'trian'", "did you mean train?"]),
     ("Train", ["'Train'", "did you mean train?"]),
     ("--nothing", ["'--nothing'"]),
+    (f"{P} --steps 5_000_000_000", ["train.steps", "at most 4294967295"]),
+    (f"{P} --envs 3_000_000_000", ["train.envs", "at most"]),
     (f"{P} --ent-coef 0.1", ["--ent-coef", "did you mean --sac.temperature?"]),
     (f"{P} --algo ppo --ppo.n_steps 64", ["--ppo.n_steps", "did you mean --ppo.rollout-length?"]),
     ("🙂", ["'🙂'", "train"]),

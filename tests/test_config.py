@@ -137,7 +137,7 @@ sac = st.builds(
 train = st.builds(
     TrainConfig,
     env=st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=9), seed=st.integers(0, 2**31 - 10),
-    seeds=st.integers(1, 9), steps=st.integers(1, 10**12), save_replay=st.booleans(),
+    seeds=st.integers(1, 9), steps=st.integers(1, 2**32 - 1), save_replay=st.booleans(),
 )  # fmt: skip
 scalars = st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=5)
 kwargs = st.dictionaries(st.text(max_size=5), scalars | st.lists(scalars, max_size=3), max_size=3)

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from maxent import registry
-from maxent.config import TrainConfig
+from maxent.config import MOST_STEPS, TrainConfig
 from maxent.envs import spaces
 from maxent.envs.device.env import DeviceEnv
 from maxent.envs.make import Factory
@@ -129,7 +129,7 @@ class Agent:
         A callback is called at every report (each 1,000 steps) with a `Progress` and stops the training by returning
         False.
         """
-        _refuse_unless_within("total_timesteps", total_timesteps, 1)
+        _refuse_unless_within("total_timesteps", total_timesteps, 1, MOST_STEPS - self.num_timesteps)
         total = self._driver.loop.step + total_timesteps
         callbacks = [callback] if callable(callback) else list(callback or ())
         if not progress_bar:

@@ -20,7 +20,7 @@ from tyro.conf import FlagConversionOff, Positional, arg
 
 from maxent import registry
 from maxent.command import arguments, startup
-from maxent.config import Auto, TrainConfig
+from maxent.config import MOST_STEPS, Auto, TrainConfig
 from maxent.errors import ConfigError, MaxentError
 from maxent.run import folder
 from maxent.settings import build, read_toml, setting, suggestion
@@ -74,7 +74,7 @@ class Resume:
 
     run: RunFolder
     """Run folder."""
-    steps: int = setting(0, low=0)
+    steps: int = setting(0, low=0, high=MOST_STEPS)
     """Environment steps of each member in total, those that are done included; 0 for the run's own."""
 
     def __call__(self) -> int:

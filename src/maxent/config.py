@@ -10,6 +10,8 @@ from typing import Literal
 from maxent.settings import setting
 
 Auto = Literal["auto"]
+MOST_STEPS = 2**32 - 1
+"""What JAX counts in 32 bits."""
 Activation = Literal["relu", "tanh", "elu", "gelu", "silu"]
 Conflict = tuple[str, str]
 """The field at fault, and what is wrong with its value: the rest of a sentence that begins with both."""
@@ -288,13 +290,13 @@ class TrainConfig:
     """Gymnasium id, module:Name of your own class, factory or registered id, or jax/… for one on the device."""
     algo: str = "sac"
     """Algorithm; see `maxent list algorithms`."""
-    steps: int = setting(100_000, low=1)
+    steps: int = setting(100_000, low=1, high=MOST_STEPS)
     """Environment steps of each member, over all its environments."""
     seed: int = setting(0, low=0, high=2**31 - 1)
     """Seed of the first member; everything random follows from it."""
-    seeds: int = setting(1, low=1)
+    seeds: int = setting(1, low=1, high=2**16)
     """Members, trained side by side in one process with the seeds seed, seed + 1, …"""
-    envs: int = setting(1, low=1)
+    envs: int = setting(1, low=1, high=2**20)
     """Environments of each member."""
     max_episode_steps: int = setting(0, low=0)
     """Time limit of an episode; 0 keeps the environment's own."""

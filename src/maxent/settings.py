@@ -84,11 +84,11 @@ def check(config: Any, where: str) -> None:
         if not -math.inf < value < math.inf:
             raise ConfigError(f"{where}.{f.name} is {value}: it must be a finite number")
         if value < m["low"]:
-            raise ConfigError(f"{where}.{f.name} is {value}: it must be at least {m['low']:g}")
+            raise ConfigError(f"{where}.{f.name} is {value}: it must be at least {m['low']:.10g}")
         if value <= m["above"]:
-            raise ConfigError(f"{where}.{f.name} is {value}: it must be above {m['above']:g}")
+            raise ConfigError(f"{where}.{f.name} is {value}: it must be above {m['above']:.10g}")
         if value > m["high"]:
-            raise ConfigError(f"{where}.{f.name} is {value}: it must be at most {m['high']:g}")
+            raise ConfigError(f"{where}.{f.name} is {value}: it must be at most {m['high']:.10g}")
     for name, complaint in config.conflicts() if hasattr(config, "conflicts") else ():
         raise ConfigError(f"{where}.{name} is {getattr(config, name)}{complaint}")
 

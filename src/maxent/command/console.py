@@ -59,6 +59,6 @@ def summary(run: Path) -> str:
     if not rows:
         return ""
     last = [row for row in rows if row["step"] == rows[-1]["step"]]
-    returns, seeds = [float(row["return"]) for row in last], len({row["member"] for row in last})
-    episodes = f"{len(last) // seeds} episodes" + (f" of each of {seeds} seeds" if seeds > 1 else "")
+    returns, members = [float(row["return"]) for row in last], len({row["member"] for row in last})
+    episodes = f"{len(last) // members} episodes" + (f" of each of {members} members" if members > 1 else "")
     return f"return {np.mean(returns):.1f} ± {np.std(returns):.1f} in {episodes} after {int(rows[-1]['step']):,} steps"

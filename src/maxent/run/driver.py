@@ -133,12 +133,6 @@ class Driver:
             TrainingFault: where training has gone wrong; the last checkpoint is then one from before.
             ConfigError: where another process trains in the same run folder.
         """
-        if self._cut:
-            self.warn(
-                f"{self._cut} of the running episodes could not be brought back: with the same seed and actions the "
-                "environment went another way; they are cut, as by a time limit"
-            )
-            self._cut = 0
         with self._interrupts.held():
             if self.path is None:
                 return self._learn(total, callbacks, [])
@@ -289,6 +283,7 @@ class Driver:
 
     def _learn(self, total: int, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> bool:
         config, every = self.config, self.config.log_every
+        self._tell_of_cuts()
         if self.history.evaluation_due:
             self._evaluate_and_keep_best(loggers)
         started, step = time.monotonic(), self.loop.step
@@ -334,6 +329,14 @@ class Driver:
         if np.mean(means) > np.mean(self.history.best):
             self.history.best = means
             self._write_meanwhile("best")
+
+    def _tell_of_cuts(self) -> None:
+        if self._cut:
+            self.warn(
+                f"{self._cut} of the running episodes could not be brought back: with the same seed and actions the "
+                "environment went another way; they are cut, as by a time limit"
+            )
+        self._cut = 0
 
     def _refuse_faults(self, report: Report, rows: Sequence[Row]) -> None:
         """A TrainingFault where a member has gone wrong; what failing environments said is passed on."""
