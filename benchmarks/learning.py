@@ -3,14 +3,14 @@
     python benchmarks/learning.py pendulum bipedal lunar cheetah
 
 Each task writes benchmarks/results/learning-<task>.json: command, versions, machine, settings, the evaluation curve of
-every member, and the returns of the final episodes. The final policy is judged, not the best one on the way.
+every member, and the returns of the final episodes. The final policy is judged, not the best one on the way. A run that
+was stopped goes on from where it was.
 """
 
 import argparse
 import json
 import shlex
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -70,10 +70,9 @@ TASKS = {
 def measure(task: str, runs: Path) -> dict:
     """Train and evaluate one task; its record."""
     config, settings = TASKS[task]
-    run = driver.start(config, settings, {}, out=str(runs / task))
-    started = time.time()
+    path = runs / task
+    run = driver.reopen(path) if path.exists() else driver.start(config, settings, {}, out=str(path))
     run.learn(config.steps, [lambda progress: print(task, progress.rows[0], flush=True)])
-    seconds = time.time() - started
     played = run.evaluate(EPISODES, seed=EVALUATION_SEED)
     curve = read_csv(run.path / folder.EVALUATIONS)
     return {
@@ -84,7 +83,7 @@ def measure(task: str, runs: Path) -> dict:
         "git": folder.git_revision(),
         "train": vars(config),
         config.algo: vars(settings),
-        "seconds": round(seconds, 1),
+        "seconds": round(run.history.wall_time, 1),
         "curve": [[int(r["step"]), int(r["seed"]), round(float(r["return"]), 3)] for r in curve],
         "final": [summary(run.seeds[m], [e.total_reward for e in own]) for m, own in enumerate(played)],
     }
