@@ -43,6 +43,9 @@ TARGETS = {
     "walker-sac": "the curve, as it is",
 }
 
+BESIDE = {"walker-sql": ["walker-sac"]}
+"""Whose curves are drawn beside a task's own."""
+
 
 def load(pattern: str) -> list[dict[str, Any]]:
     """The records whose file names match, by name."""
@@ -79,17 +82,21 @@ def learning(folder: str, algo: str) -> str:
 
 
 def draw_curve(record: dict[str, Any]) -> None:
-    """Evaluation return over steps: each seed thin, the mean thick, min to max as a band."""
-    points = np.array(record["curve"])
-    steps, seeds = np.unique(points[:, 0]), np.unique(points[:, 1])
-    curves = np.array(
-        [[points[(points[:, 0] == s) & (points[:, 1] == seed), 2].mean() for s in steps] for seed in seeds]
-    )
+    """Evaluation return over steps: each seed thin, the mean thick, min to max as a band; beside it those of BESIDE."""
+    shown = [record, *(other for name in BESIDE.get(record["task"], ()) for other in load(f"learning-{name}.json"))]
     figure, axes = plt.subplots(figsize=(6, 3.6), dpi=120, layout="constrained")
-    if len(seeds) > 1:
-        axes.fill_between(steps, curves.min(0), curves.max(0), alpha=0.2, linewidth=0)
-        axes.plot(steps, curves.T, linewidth=0.6, alpha=0.5, color="C0")
-    axes.plot(steps, curves.mean(0), linewidth=2, color="C0")
+    for color, own in zip(("C0", "C1"), shown):
+        points = np.array(own["curve"])
+        steps, seeds = np.unique(points[:, 0]), np.unique(points[:, 1])
+        curves = np.array(
+            [[points[(points[:, 0] == s) & (points[:, 1] == seed), 2].mean() for s in steps] for seed in seeds]
+        )
+        if len(seeds) > 1:
+            axes.fill_between(steps, curves.min(0), curves.max(0), alpha=0.2, linewidth=0, color=color)
+            axes.plot(steps, curves.T, linewidth=0.6, alpha=0.5, color=color)
+        axes.plot(steps, curves.mean(0), linewidth=2, color=color, label=own["train"]["algo"])
+    if len(shown) > 1:
+        axes.legend(frameon=False)
     axes.set(xlabel="environment steps", ylabel="evaluation return", title=record["train"]["env"])
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
     axes.grid(alpha=0.3)
