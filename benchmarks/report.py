@@ -281,10 +281,10 @@ def chaos() -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, r in records[0]["cases"].items():
-        early = r["before_a_checkpoint"]
+        early = r["not_resumed"]
         cells = (name, r["env"], r["kills"] - early, r["runs"], r["identical"], early)
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    resumed = sum(r["kills"] - r["before_a_checkpoint"] for r in records[0]["cases"].values())
+    resumed = sum(r["kills"] - r["not_resumed"] for r in records[0]["cases"].values())
     lines += [
         "",
         f"SIGKILL at random instants of `benchmarks/chaos.py`: {resumed} after a first checkpoint (aimed at: 100). "

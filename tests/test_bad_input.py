@@ -4,6 +4,7 @@ The time is that of the processor within the call, with the library already impo
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 import maxent
 from maxent import tabular
+from maxent.cli import main
 from maxent.envs.workers import Workers
 from maxent.run import driver
 from maxent.study import curves
@@ -127,6 +129,13 @@ COMMAND = [
     ("Train", ["'Train'", "did you mean train?"]),
     ("--nothing", ["'--nothing'"]),
     (f"{P} --steps 5_000_000_000", ["train.steps", "at most 4294967295"]),
+    (f"{P} --sac.hidden_sizes [10_000_000,10_000_000]", ["what is learned needs", "lower hidden_sizes"]),
+    (f"{P} --sac.critics 1_000_000_000", ["sac.critics", "at most 1024"]),
+    (f"{P} --sac.utd 1e30", ["sac.utd", "at most 1000000"]),
+    (f"{P} --sac.log-std-min -1e400", ["log_std_min", "finite"]),
+    (f"{P} --sac.n_steps 5", ["did you mean --sac.n-step?"]),
+    ("train os:system", ["os:system is a function of an installed package"]),
+    ("train subprocess:Popen", ["must be a gymnasium.Env"]),
     (f"{P} --envs 3_000_000_000", ["train.envs", "at most"]),
     (f"{P} --ent-coef 0.1", ["--ent-coef", "did you mean --sac.temperature?"]),
     (f"{P} --algo ppo --ppo.n_steps 64", ["--ppo.n_steps", "did you mean --ppo.rollout-length?"]),
@@ -200,8 +209,8 @@ COMMAND = [
     ("train bad_syntax:Task", ["cannot import 'bad_syntax'", "SyntaxError"]),
     ("train bad_import:Task", ["cannot import 'bad_import'", "division by zero (bad_import.py, line 1)"]),
     ("train bad_tasks:nothing", ["gives a int", "gymnasium.Env"]),
-    ("train bad_tasks:three", ["cannot be made"]),
-    ("train bad_tasks:os", ["cannot be made"]),
+    ("train bad_tasks:three", ["bad_tasks:three is 3", "a gymnasium.Env"]),
+    ("train bad_tasks:os", ["bad_tasks:os is <module", "a gymnasium.Env"]),
     ("train bad_tasks:Broken", ["cannot be made", "KeyError: 'mass' (bad_tasks.py, line"]),
     ("train bad_tasks:Costly", ["cannot be made", "price"]),
     ("train bad_tasks:Unbounded", ["[-inf, inf]", "entry 0", "finite"]),
@@ -338,6 +347,51 @@ def test_a_damaged_run(damage, workplace, capsys):
     change, part = DAMAGES[damage]
     change(saved)
     assert part in soon(lambda: refusal(capsys, "eval", "run"))
+
+
+TABLES = {
+    "no return": ("evaluations.csv", "step,member,length\n50,0,1\n"),
+    "a word for a return": ("evaluations.csv", "step,member,return\n50,0,abc\n"),
+    "a word for a step": ("progress.csv", "step,member,return_mean\nabc,0,1\n"),
+    "a word for a member": ("progress.csv", "step,member,return_mean\n50,x,1\n"),
+    "a step beyond all": ("progress.csv", "step,member,return_mean\n1e400,0,1\n"),
+    "a cell more": ("progress.csv", "step,member,return_mean\n50,0,1,2\n"),
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_damaged_table(table, workplace, capsys):
+    """Refused, and told beside the run in the list of all."""
+    name, text = TABLES[table]
+    (workplace / "run" / name).write_text(text)
+    assert f"{name} is damaged in line 2" in soon(lambda: refusal(capsys, "plot", "run"))
+    assert main(["list", "runs", "--root", "."]) == 0
+    assert f"{name} is damaged in line 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["progress.csv", "evaluations.csv"])
+def test_a_table_that_is_a_pipe_or_of_something_else(name, workplace, capsys):
+    path = workplace / "run" / name
+    path.write_text("step,member,return_mean,return\n0,0,1,1\n")
+    with pytest.raises(maxent.CheckpointError, match="other columns"):
+        driver.reopen("run").learn(9)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(maxent.CheckpointError, match=f"{name} is no file"):
+        driver.reopen("run").learn(9)
+    assert f"{name} is no file" in soon(lambda: refusal(capsys, "plot", "run"))
+
+
+def test_a_run_that_brings_code_with_it(workplace, capsys):
+    """Whatever the folder is called, and from wherever it is looked at."""
+    config = (workplace / "run" / "config.toml").read_text()
+    (workplace / "run" / "task.py").write_text(f"open({str(workplace / 'ran')!r}, 'w')")
+    (workplace / "run" / "config.toml").write_text(config.replace("Pendulum-v1", "run.task:Task"))
+    for command in ("eval", "resume", "record"):
+        assert "code in its own folder" in refusal(capsys, command, "run")
+    with pytest.raises(maxent.ConfigError, match="code in its own folder"):
+        maxent.load(workplace / "run")
+    assert not (workplace / "ran").exists()
 
 
 @pytest.mark.slow

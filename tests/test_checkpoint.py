@@ -18,7 +18,7 @@ import tiny
 from maxent.config import TrainConfig
 from maxent.errors import CheckpointError
 from maxent.replay import ring
-from maxent.run import checkpoint, driver, files, folder
+from maxent.run import checkpoint, driver, files, folder, policy
 from maxent.types import Leaf, Spec, Transition
 
 PER_FILE = 8
@@ -476,11 +476,34 @@ def test_the_best_checkpoint_is_kept_beside_the_last(train):
     assert best.loop.step == manifest["step"] and manifest["replay"] is None
 
 
-def test_a_run_without_a_checkpoint_is_refused(train):
+def test_a_run_without_a_checkpoint_is_at_its_beginning(train, capsys):
     run = train(False)
+    whole = [np.asarray(x) for x in jax.tree.leaves((run.loop.learned, run.loop.ring))]
+    rows = (run.path / folder.EVALUATIONS).read_text()
     shutil.rmtree(run.path / folder.CHECKPOINTS)
     with pytest.raises(CheckpointError, match="no last checkpoint"):
+        policy.load(run.path)
+    again = driver.reopen(run.path)
+    assert again.loop.step == 0 and again.learn(run.loop.step)
+    for x, y in zip(whole, jax.tree.leaves((again.loop.learned, again.loop.ring)), strict=True):
+        assert_array_equal(x, y)
+    assert (run.path / folder.EVALUATIONS).read_text() == rows
+    (newest,) = checkpoint.find(run.path / folder.CHECKPOINTS)[-1:]
+    checkpoint.set_aside(newest)
+    for older in checkpoint.find(run.path / folder.CHECKPOINTS):
+        shutil.rmtree(older)
+    with pytest.raises(CheckpointError, match="no last checkpoint"):  # it was further than its beginning
         driver.reopen(run.path)
+
+
+def test_a_manifest_has_a_checksum(train):
+    run = train(False)
+    newest = checkpoint.find(run.path / folder.CHECKPOINTS)[-1]
+    manifest = json.loads((newest / checkpoint.MANIFEST).read_text())
+    del manifest["sha256"]
+    (newest / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="damaged checkpoint.json"):
+        checkpoint.read_manifest(newest)
 
 
 def test_a_damaged_counter_is_a_checkpoint_error(train):

@@ -299,7 +299,7 @@ def in_names(damaged: Damaged):
 def as_text(damaged: Damaged):
     """What is no JSON, or JSON that no checkpoint is."""
     whole = damaged.own.decode()
-    step = f'"step": {damaged.manifest["step"]}'
+    step, version = f'"step": {damaged.manifest["step"]}', f'"version": {checkpoint.VERSION}'
     texts = {f"cut to {n}": damaged.own[:n] for n in np.linspace(0, len(whole) - 1, 25).astype(int)}
     for number in ("NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1" * 5000, "0x10", "01", "1_0", "+1", "٣"):
         texts[f"step {number:.12}"] = whole.replace(step, f'"step": {number}', 1).encode()
@@ -310,8 +310,8 @@ def as_text(damaged: Damaged):
         "long": b" " * (9 << 20) + damaged.own, "a name twice": whole.replace(step, f'"step": 1, {step}', 1).encode(),
         "a name more": whole.replace(step, f'"other": 1, {step}', 1).encode(),
         "list": b"[]", "null": b"null", "number": b"3", "text": b'"x"', "empty": b"{}", "truth": b"true",
-        "format 3": whole.replace('"version": 2', '"version": 3').encode(),
-        "format 2.0": whole.replace('"version": 2', '"version": 2.5').encode(),
+        "another version": whole.replace(version, f"{version}0").encode(),
+        "half a version": whole.replace(version, f"{version}.5").encode(),
     }  # fmt: skip
     for bit in range(0, len(whole) * 8, len(whole) // 8 * 8 // 5 + 1):
         changed = bytearray(damaged.own)

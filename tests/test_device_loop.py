@@ -293,6 +293,23 @@ def test_an_episode_that_never_ends_is_told(monkeypatch):
         Evaluator(loop.programs, loop.env).play(loop.view, loop.roots, 2)
 
 
+def test_an_evaluation_is_left_between_two_pieces(monkeypatch):
+    monkeypatch.setattr("maxent.loops.device.PIECE", 3)
+    loop, pieces = small(clock(7)), []
+    whole = Evaluator(loop.programs, loop.env).play(loop.view, loop.roots, 2)
+    assert Evaluator(loop.programs, loop.env).play(loop.view, loop.roots, 2, between=lambda: pieces.append(0)) == whole
+    assert len(pieces) == 3
+
+    def stop():
+        pieces.pop()
+        if len(pieces) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Evaluator(loop.programs, loop.env).play(loop.view, loop.roots, 2, between=stop)
+    assert len(pieces) == 1
+
+
 # --- faults --------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+import maxent
 import tiny
 from maxent import registry
 from maxent.config import TrainConfig
@@ -175,6 +176,27 @@ def test_signals_save_and_say_which(number, error, tmp_path):
     assert driver.reopen(run.path).loop.step == 71
 
 
+@pytest.mark.parametrize("last", ["step", "callback"])
+def test_an_interrupt_that_comes_too_late_is_raised_all_the_same(last, tmp_path):
+    run = begin(tmp_path / "run", "sac", "Pendulum-v1", REPLAY)
+    kill = lambda *_: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+    if last == "step":
+        stop_after(run, 100, kill)
+    with pytest.raises(Terminated):
+        run.learn(100, [kill] if last == "callback" else [])
+    assert driver.reopen(run.path).loop.step >= 50 and run.learn(200)
+
+
+def test_an_agent_without_a_folder_makes_up_for_no_evaluation(tmp_path, monkeypatch):
+    run = begin(tmp_path / "run", "sac", "Pendulum-v1", REPLAY)
+    run.history.evaluation_due = True
+    run.save(run.path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    agent = maxent.load(run.path).learn(5)
+    assert not agent._driver.history.evaluation_due and not list(Path().iterdir())
+
+
 @pytest.mark.parametrize("step", [100, 200])
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
 def test_an_evaluation_is_broken_off_and_made_up_for(number, error, step, tmp_path, monkeypatch):
@@ -204,7 +226,7 @@ def test_an_evaluation_is_broken_off_and_made_up_for(number, error, step, tmp_pa
     finally:
         signal.signal(signal.SIGINT, found)
         monkeypatch.undo()
-    assert raised.type is error and len(actions) == 1
+    assert raised.type is error and len(actions) == 1  # the step under way is the last
     assert (stopped.path / folder.EVALUATIONS).exists() == (step == 200)  # the earlier one's
     again = driver.reopen(stopped.path)
     assert again.loop.step == step and again.history.evaluation_due
@@ -349,10 +371,10 @@ def test_after_a_rollback_the_next_evaluation_is_the_best(tmp_path, monkeypatch)
         calls.append(rows[0]["step"])
         return [guards.Fault(200, 0, 0, "it fails", "nothing")] if calls == [50, 100, 150, 200] else find(rows, *rest)
 
-    def better_and_better(episodes, *rest):
+    def better_and_better(episodes, *rest, **others):
         return [[Episode(0, 0, i, 0, float(run.loop.step), 1, None) for i in range(episodes)]]
 
-    def worse(*rest):
+    def worse(*rest, **others):
         return [[Episode(0, 0, 0, 0, -1e6, 1, None)]]
 
     monkeypatch.setattr(guards, "find", fails_once)

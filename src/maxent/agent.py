@@ -23,7 +23,7 @@ from maxent.envs import spaces
 from maxent.envs.device.env import DeviceEnv
 from maxent.envs.make import Factory
 from maxent.envs.vector import VectorEnvs
-from maxent.errors import ConfigError
+from maxent.errors import CheckpointError, ConfigError
 from maxent.run import folder
 from maxent.run.driver import Callback, Driver, Evaluation
 from maxent.settings import build, without_numbers
@@ -217,20 +217,26 @@ class Agent:
 
         Args:
             path: The folder, new or empty.
-            overwrite: Let it take the place of an agent or a run that is there, once it is written.
+            overwrite: Let it take the place of an agent or a run that is there, and of all in its folder, once it is
+                written.
 
         Raises:
             ConfigError: where the folder holds anything else, or anything at all without `overwrite`.
             CheckpointError: where it cannot be written.
         """
-        own = self._driver.path
-        if own is not None and own.resolve() == Path(path).resolve():
-            raise ConfigError(f"{path} is the run that this agent writes by itself: save it elsewhere")
-        config = replace(self._driver.config, steps=max(self.num_timesteps, 1))
-        with folder.replacing(Path(path)) if overwrite else nullcontext(path) as new:
-            target = folder.choose(config, str(new), otherwise="replace its run, overwrite=True")
-            folder.create(target, config, self._driver.settings, self._env_kwargs)
-            self._driver.save(target)
+        try:
+            whole, own = Path(path).resolve(), self._driver.path
+            if not str(path) or (own is not None and own.resolve() == whole):
+                raise ConfigError(f"save needs a folder, and not the one that this agent writes by itself: {path!r}")
+            config = replace(self._driver.config, steps=max(self.num_timesteps, 1))
+            with folder.replacing(whole) if overwrite else nullcontext(whole) as new:
+                target = folder.choose(config, str(new), otherwise="replace its run, overwrite=True")
+                folder.create(target, config, self._driver.settings, self._env_kwargs)
+                self._driver.save(target)
+        except (OSError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise CheckpointError(f"cannot save in {path!r}: {error}") from None
 
 
 class SAC(Agent):

@@ -105,7 +105,7 @@ class Check:
     """Episodes of random actions to play; more where they are short."""
     steps: int = setting(1000, low=1)
     """Steps after which an episode is left that has not ended."""
-    max_episode_steps: int = setting(0, low=0)
+    max_episode_steps: int = setting(0, low=0, high=2**31 - 1)
     """Time limit of an episode, as of train; 0 keeps the environment's own."""
     json: bool = False
     """Print JSON: env, fault, findings (each with check, severity, found, advice, entries)."""

@@ -54,7 +54,7 @@ class ReplayConfig(AlgorithmConfig):
     """Environment steps with uniformly random actions before the first update."""
     batch_size: int = setting(256, low=1)
     """Transitions in one update."""
-    utd: float = setting(1.0, above=0)
+    utd: float = setting(1.0, above=0, high=1e6)
     """Gradient updates per environment step, above or below one, whatever the number of environments."""
     n_step: int = setting(1, low=1)
     """Rewards summed before bootstrapping; above one the targets are slightly off-policy."""
@@ -76,7 +76,7 @@ class ActorCriticConfig(ReplayConfig):
     """Step size of the critics; "auto" follows learning_rate."""
     tau: float = setting(0.005, low=0, high=1, swept=True)
     """Share of the learned network that moves into its target network at each update."""
-    critics: int = setting(2, low=1)
+    critics: int = setting(2, low=1, high=1024)
     """Independent critics; the smallest of their values is believed."""
 
 
@@ -84,9 +84,9 @@ class ActorCriticConfig(ReplayConfig):
 class SquashedGaussianConfig(ActorCriticConfig):
     """What the forms of Soft Actor-Critic with a tanh-squashed Gaussian policy share."""
 
-    log_std_min: float = -20.0
+    log_std_min: float = setting(-20.0, low=-80, high=80)
     """Lower bound of the logarithm of the policy's standard deviation, before squashing."""
-    log_std_max: float = 2.0
+    log_std_max: float = setting(2.0, low=-80, high=80)
     """Upper bound of the same."""
 
     def conflicts(self) -> Iterator[Conflict]:
@@ -160,7 +160,7 @@ class SQLConfig(ReplayConfig):
     """What they are multiplied by."""
     temperature: float = setting(0.1, above=0, swept=True)
     """Weight of the entropy against the reward; a reward scale c is a temperature of 1/c."""
-    critics: int = setting(1, low=1)
+    critics: int = setting(1, low=1, high=1024)
     """Independent critics; the smallest of their values is believed."""
     tau: float = setting(1.0, low=0, high=1, swept=True)
     """Share of the learned critics that moves into the target critics at each of their updates; 1 copies."""
@@ -232,7 +232,7 @@ class DDPGConfig(TD3Config):
     """Deep Deterministic Policy Gradient (arXiv 1509.02971): one critic, no delay, no smoothing."""
 
     learning_rate: float = setting(1e-3, low=0, swept=True)
-    critics: int = setting(1, low=1)
+    critics: int = setting(1, low=1, high=1024)
     policy_delay: int = setting(1, low=1)
     target_noise: float = setting(0.0, low=0, swept=True)
     target_noise_clip: float = setting(0.0, low=0)
@@ -298,7 +298,7 @@ class TrainConfig:
     """Members, trained side by side in one process with the seeds seed, seed + 1, …"""
     envs: int = setting(1, low=1, high=2**20)
     """Environments of each member."""
-    max_episode_steps: int = setting(0, low=0)
+    max_episode_steps: int = setting(0, low=0, high=2**31 - 1)
     """Time limit of an episode; 0 keeps the environment's own."""
     sweep: tuple[str, ...] = ()
     """FIELD=v1,v2,…: members with each of these values of the algorithm's setting, for every seed; several give their
@@ -307,7 +307,7 @@ class TrainConfig:
     """What learns: auto, cpu, gpu or tpu; gpu:4 shares the members among four."""
     eval_every: int = setting(10_000, low=0)
     """Steps between evaluations with the mean action; 0 evaluates only at the end."""
-    eval_episodes: int = setting(10, low=1)
+    eval_episodes: int = setting(10, low=1, high=2**20)
     """Episodes of one evaluation."""
     log_every: int = setting(1000, low=1)
     """Steps between two rows of progress.csv."""
@@ -322,7 +322,7 @@ class TrainConfig:
     the last checkpoint and on with other random numbers."""
     env_restarts: int = setting(0, low=0)
     """Times that environments which raise or break their description are made anew; their episode is cut."""
-    env_workers: int = setting(0, low=0)
+    env_workers: int = setting(0, low=0, high=4096)
     """Processes that step the environments; 0 steps them in this one, which is faster for cheap ones."""
     step_timeout: float = setting(0.0, low=0)
     """Seconds after which a step (or reset) in a worker process is taken for one that hangs; 0 waits for ever."""

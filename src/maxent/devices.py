@@ -1,4 +1,4 @@
-"""Which devices a run learns on, how they share its members, and whether they have room for its replay."""
+"""Which devices a run learns on, how they share its members, and whether they have room for it."""
 
 import os
 from typing import Any
@@ -41,17 +41,21 @@ def choose(words: str, members: int) -> Mesh | None:
     return Mesh(np.array(found[:count]), ("member",))
 
 
-def refuse_too_large(replay: Tree, mesh: Mesh | None) -> None:
-    """Raise a ConfigError, before anything is allocated, where a replay of these shapes does not fit."""
+REPLAY = "the replay", "lower buffer_size (of a rollout, rollout_length), or the number of members"
+NETWORKS = "what is learned", "lower hidden_sizes, critics, or the number of members"
+
+
+def refuse_too_large(arrays: Tree, mesh: Mesh | None, part: tuple[str, str] = REPLAY) -> None:
+    """Raise a ConfigError, before anything is allocated, where arrays of these shapes do not fit.
+
+    `part` is what they are, and what to do about it.
+    """
     devices = [jax.devices()[0]] if mesh is None else list(mesh.devices.flat)
-    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(replay)) / len(devices)
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays)) / len(devices)
     free = free_bytes(devices[0])
     if free is not None and needed > free:
         each = f" on each of {len(devices)} devices" if len(devices) > 1 else ""
-        raise ConfigError(
-            f"the replay needs {needed / 1e9:,.1f} GB{each} and {free / 1e9:,.1f} GB are free: "
-            "lower buffer_size (of a rollout, rollout_length), or the number of members"
-        )
+        raise ConfigError(f"{part[0]} needs {needed / 1e9:,.1f} GB{each} and {free / 1e9:,.1f} GB are free: {part[1]}")
 
 
 def free_bytes(device: Any) -> int | None:

@@ -96,7 +96,9 @@ def check(config: Any, where: str) -> None:
 def suggestion(word: str, known: Any) -> str:
     """' (did you mean …?)' with the nearest known words, or the whole list where none is near."""
     ours = ELSEWHERE.get(_field(word), ())
-    near = [own for own in known if _field(own) in ours] or difflib.get_close_matches(word, list(known), 3, 0.6)
+    same = [own for own in known if _field(own) in ours]
+    close = difflib.get_close_matches(_field(word), [_field(own) for own in known], 3, 0.6)
+    near = same or sorted((own for own in known if _field(own) in close), key=lambda own: close.index(_field(own)))
     return f": did you mean {' or '.join(near)}?" if near else f"; it has {', '.join(known)}"
 
 

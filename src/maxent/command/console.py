@@ -33,9 +33,11 @@ def train(run: Driver, total: int) -> int:
         print(f"maxent: fault: {fault}", file=sys.stderr)
         return FAULT
     except KeyboardInterrupt as interrupt:
-        again = f"saved at step {run.loop.step:,}; continue with: maxent resume {shlex.quote(str(path))}"
-        saved = checkpoint.find(path / folder.CHECKPOINTS)
-        print(f"maxent: interrupted, {again if saved else 'before anything was learned'}", file=sys.stderr)
+        begun = checkpoint.begun(path / folder.CHECKPOINTS)
+        saved = f"saved at step {run.loop.step:,}" if begun else "nothing is saved yet"
+        left = run.loop.step < total or run.history.evaluation_due
+        again = f"continue with: maxent resume {shlex.quote(str(path))}" if left else "it was the last one"
+        print(f"maxent: interrupted, {saved}; {again}", file=sys.stderr)
         return TERMINATED if isinstance(interrupt, Terminated) else startup.INTERRUPTED
     print(f"result  {summary(path)}")
     curves.draw([path], path / folder.CURVE)
@@ -55,7 +57,7 @@ def warn(message: str) -> None:
 
 def summary(run: Path) -> str:
     """The last evaluation of a run in one line; empty where there was none."""
-    rows = read_csv(run / folder.EVALUATIONS)
+    rows = read_csv(run / folder.EVALUATIONS, "return")
     if not rows:
         return ""
     last = [row for row in rows if row["step"] == rows[-1]["step"]]

@@ -60,10 +60,11 @@ def runs(root: Path) -> Iterator[str]:
     for path in found:
         try:
             config, _, _ = folder.read(path)
-        except MaxentError:
+            progress, evaluations = read_csv(path / folder.PROGRESS), read_csv(path / folder.EVALUATIONS, "return")
+        except MaxentError as error:
+            yield f"{path!s:{width}}  {error}"
             continue
-        progress, evaluations = read_csv(path / folder.PROGRESS), read_csv(path / folder.EVALUATIONS)
         step = int(progress[-1]["step"]) if progress else 0
-        last = [float(row["return"]) for row in evaluations if row["step"] == evaluations[-1]["step"]]
+        last = [float(row["return"]) for row in evaluations if row["step"] == evaluations[-1]["step"] and row["return"]]
         result = f"return {sum(last) / len(last):10.1f}" if last else ""
         yield f"{path!s:{width}}  {step:>11,}/{config.steps:,} steps  {result}".rstrip()

@@ -6,9 +6,11 @@ import difflib
 import importlib
 import os
 import sys
+import sysconfig
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -119,6 +121,7 @@ class Factory:
             if found is None:
                 limit = self.max_episode_steps or None
                 return partial(self._by_id, max_episode_steps=limit, disable_env_checker=True)
+            _refuse_what_makes_none(env, found)
             env = found
         if _is_device_env(env):
             if self.kwargs:
@@ -198,6 +201,24 @@ def _from_module(env: str) -> Callable[..., gymnasium.Env] | None:
     near = difflib.get_close_matches(name, known, n=3)
     close = f": did you mean {' or '.join(near)}?" if near else ""
     raise ConfigError(f"the module {module!r} has no {name!r} and registers no such id{close}")
+
+
+def _refuse_what_makes_none(name: str, found: Any) -> None:
+    """A ConfigError where a name, which may stand in a stranger's run folder, is of something else than environments.
+
+    A class tells what it is. A function is called only where it is the user's own, not the standard library's or an
+    installed package's: those can do anything with their arguments.
+    """
+    if isinstance(found, type) or not callable(found):
+        if not (isinstance(found, type) and issubclass(found, gymnasium.Env)) and not _is_device_env(found):
+            raise ConfigError(f"{name} is {found!r}: it must be a gymnasium.Env, or a function that makes one")
+        return
+    while isinstance(found, partial):
+        found = found.func
+    home = getattr(sys.modules.get(getattr(found, "__module__", "")), "__file__", None)
+    installed = {Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib", "purelib", "platlib")}
+    if home is None or any(Path(home).resolve().is_relative_to(path) for path in installed):
+        raise ConfigError(f"{name} is a function of an installed package: call it in a function or a class of your own")
 
 
 def _hint(message: str) -> str:

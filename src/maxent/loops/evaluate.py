@@ -1,5 +1,7 @@
 """Evaluation: environments and keys of its own, and only a view of the policy, so that it cannot change training."""
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
@@ -15,12 +17,18 @@ PARALLEL = 8
 
 
 def evaluate(
-    programs: Programs, view: Tree, envs: Envs, roots: jax.Array, episodes: int, explore: bool = False
+    programs: Programs,
+    view: Tree,
+    envs: Envs,
+    roots: jax.Array,
+    episodes: int,
+    explore: bool = False,
+    between: Callable[[], None] = lambda: None,
 ) -> list[list[Episode]]:
     """So many episodes of every member, [member][episode], in the order of environments and episodes.
 
     Environment i of n plays the episodes i, i + n, …: each environment has its share, so that episodes which end early
-    are not counted more often than others.
+    are not counted more often than others. `between` is called before every step, and may raise.
     """
     members, count = envs.shape
     shares = [len(range(i, episodes, count)) for i in range(count)]
@@ -28,6 +36,7 @@ def evaluate(
     carry = programs.initial_carry((members, count))
     stepped, step, missing = envs.reset(), 0, members * episodes
     while missing:
+        between()
         action, carry, _ = programs.act(
             view, carry, stepped.obs, stepped.starts, roots, np.uint32(step), explore=explore, name="eval"
         )

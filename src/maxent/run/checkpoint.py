@@ -152,6 +152,11 @@ def find(folder: Path, kind: str = "step") -> list[Path]:
     return [path for *_, path in _listed(folder, kind) if (path / MANIFEST).is_file() and not path.is_symlink()]
 
 
+def begun(folder: Path) -> bool:
+    """Whether there is a last checkpoint, be it damaged, or set aside as such."""
+    return bool([*_listed(folder, "step"), *folder.glob("damaged-step-*")])
+
+
 def candidates(folder: Path, best: bool = False) -> list[Path]:
     """The last checkpoint, or that of the best evaluation, and those before it, newest first.
 
@@ -226,10 +231,8 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
             f"the checkpoint {checkpoint} has the format {found} {version}, and this version reads {FORMAT} {VERSION}; "
             "use the version of maxent-rl that run.json names"
         )
-    # Those written before manifests had checksums have none.
-    if manifest.keys() - {"sha256"} != FORM.keys() or not files.fits(manifest, FORM):
-        raise damaged
-    if "sha256" in manifest and manifest != sealed({name: manifest[name] for name in manifest if name != "sha256"}):
+    content = {name: manifest[name] for name in manifest if name != "sha256"}
+    if content.keys() != FORM.keys() or not files.fits(manifest, FORM) or manifest != sealed(content):
         raise damaged
     if (manifest["state"]["name"], manifest["moment"]["name"]) != (STATE, MOMENT):
         raise damaged

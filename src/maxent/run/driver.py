@@ -26,7 +26,7 @@ from maxent.loops.host import HostLoop
 from maxent.loops.loop import Loop, Report
 from maxent.loops.programs import MEMBER, Programs
 from maxent.run import checkpoint, folder, guards, saving
-from maxent.run.history import History
+from maxent.run.history import EPISODES, PERIOD, History
 from maxent.run.interrupts import Interrupts
 from maxent.run.loggers import CSVLogger, Logger, Patient, Row, TensorBoardLogger, cut_back
 from maxent.run.writer import Writer
@@ -153,8 +153,9 @@ class Driver:
             for damaged in self._damaged:
                 checkpoint.set_aside(damaged)
             self._damaged = []
-            cut_back(path / folder.PROGRESS, self.loop.step)
-            cut_back(path / folder.EVALUATIONS, self.loop.step - self.history.evaluation_due)
+            step, columns = self.loop.step, self.history.columns
+            cut_back(path / folder.PROGRESS, step, columns(PERIOD, self.programs.metrics))
+            cut_back(path / folder.EVALUATIONS, step - self.history.evaluation_due, columns(EPISODES))
             for own in tensorboard:
                 own.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -212,18 +213,25 @@ class Driver:
         self.loop.roots = self._roots(self.seeds, attempt)
         self.warn(f"{fault}; going back to step {self.loop.step:,} with other random numbers")
 
-    def evaluate(self, episodes: int, seed: int | None = None, explore: bool = False) -> list[list[Episode]]:
+    def evaluate(
+        self,
+        episodes: int,
+        seed: int | None = None,
+        explore: bool = False,
+        between: Callable[[], None] = lambda: None,
+    ) -> list[list[Episode]]:
         """So many episodes of every member, [member][episode], in environments of their own.
 
         Without a seed, those that the run's own evaluations play; the episodes are a function of the seed alone.
+        `between` is called before every step, or some of them, and may raise.
         """
         seeds = self.seeds if seed is None else [seed] * len(self.seeds)
         if self._evaluator is not None:
-            return self._evaluator.play(self.loop.view, self._roots(seeds), episodes, explore)
+            return self._evaluator.play(self.loop.view, self._roots(seeds), episodes, explore, between)
         parallel, restarts = min(episodes, PARALLEL), self.config.env_restarts
         envs = HostEnvs(self._make, seeds, parallel, stream="eval", restarts=restarts)
         try:
-            return evaluate(self.programs, self.loop.view, envs, self._roots(seeds), episodes, explore)
+            return evaluate(self.programs, self.loop.view, envs, self._roots(seeds), episodes, explore, between)
         finally:
             self.loop.faults += envs.faults
             envs.close()
@@ -284,7 +292,8 @@ class Driver:
     def _learn(self, total: int, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> bool:
         config, every = self.config, self.config.log_every
         self._tell_of_cuts()
-        if self.history.evaluation_due:
+        due, self.history.evaluation_due = self.history.evaluation_due, False
+        if due and self.path is not None:
             self._evaluate_and_keep_best(loggers)
         started, step = time.monotonic(), self.loop.step
         for report in self.loop.run(total, every):
@@ -311,24 +320,25 @@ class Driver:
         return True
 
     def _evaluate_and_keep_best(self, loggers: Sequence[Logger]) -> None:
-        self.history.evaluation_due = True
-        with self._interrupts.at_once():
-            played = self.evaluate(self.config.eval_episodes)
-        self.history.evaluation_due = False
-        rows = [
-            {
-                "step": self.loop.step, "member": e.member, **self.members[e.member].columns(),
-                "episode": i, "env_seed": e.seed, "return": e.total_reward, "length": e.length,
-                "success": "" if e.success is None else e.success,
-            }
-            for own in played for i, e in enumerate(own)
-        ]  # fmt: skip
+        try:
+            played = self.evaluate(self.config.eval_episodes, between=self._interrupts.refuse)
+        except KeyboardInterrupt:
+            self.history.evaluation_due = True
+            raise
+        finally:
+            self._tell_of_faults()
+        rows = self.history.evaluation(self.loop.step, played)
         for logger in loggers:
             logger.evaluation(rows)
         means = [float(np.mean([e.total_reward for e in own])) for own in played]
         if np.mean(means) > np.mean(self.history.best):
             self.history.best = means
             self._write_meanwhile("best")
+
+    def _tell_of_faults(self) -> None:
+        for fault in self.loop.faults:
+            self.warn(f"{fault}; it was made anew, and its episode cut")
+        self.loop.faults.clear()
 
     def _tell_of_cuts(self) -> None:
         if self._cut:
@@ -339,11 +349,9 @@ class Driver:
         self._cut = 0
 
     def _refuse_faults(self, report: Report, rows: Sequence[Row]) -> None:
-        """A TrainingFault where a member has gone wrong; what failing environments said is passed on."""
+        """A TrainingFault where a member has gone wrong."""
         self._last_rows = rows
-        for fault in self.loop.faults:
-            self.warn(f"{fault}; it was made anew, and its episode cut")
-        self.loop.faults.clear()
+        self._tell_of_faults()
         self.history.refuse_faults(self.loop, report, rows)
 
     def _warn_of_scale(self, rows: Sequence[Row]) -> None:
@@ -367,11 +375,12 @@ def start(config: TrainConfig, settings: Any, env_kwargs: Mapping[str, Any], out
 
 
 def reopen(path: str | Path, best: bool = False) -> Driver:
-    """The run in that folder, at its last or best checkpoint."""
+    """The run in that folder, at its last or best checkpoint; one that has none yet is at its beginning."""
     config, settings, kwargs = folder.read(path)
     factory = Factory(config.env, kwargs, config.max_episode_steps)
     driver = Driver(config, settings, factory, path=Path(path))
-    driver.restore(Path(path), best)
+    if best or checkpoint.begun(Path(path) / folder.CHECKPOINTS):
+        driver.restore(Path(path), best)
     return driver
 
 

@@ -148,7 +148,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A folder to write a run into, which at the end takes the place of the one that is there; without one, the same.
+    """A folder to write a run into, which at the end takes the place of all that is there; where nothing is, `path`.
 
     Raises:
         ConfigError: where anything else is there, or a process trains in it.
@@ -164,7 +164,11 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield new
             path.rename(old)
-            new.rename(path)
+            try:
+                new.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
         finally:
             shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old)
@@ -174,12 +178,20 @@ def read(path: str | Path) -> tuple[TrainConfig, Any, dict[str, Any]]:
     """The run's own settings, the algorithm's and the environment's arguments.
 
     Raises:
-        ConfigError: where the folder is no run.
+        ConfigError: where the folder is no run, or brings the code of its environment with it.
     """
     file = Path(path) / CONFIG
     if not file.is_file():
         raise ConfigError(f"{path} is no run: it has no {CONFIG}; `maxent list runs` shows those there are")
-    return from_tables(read_toml(file), str(file))
+    config, settings, env_kwargs = from_tables(read_toml(file), str(file))
+    module, colon, _ = config.env.partition(":")
+    inside = (
+        Path(place, *module.split(".")).resolve().is_relative_to(file.parent.resolve())
+        for place in (*sys.path, os.getcwd())
+    )
+    if colon and any(inside):
+        raise ConfigError(f"{file} names code in its own folder, {config.env}: no file of a run is run")
+    return config, settings, env_kwargs
 
 
 def from_tables(tables: Mapping[str, Any], where: str) -> tuple[TrainConfig, Any, dict[str, Any]]:

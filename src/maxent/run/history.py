@@ -17,6 +17,11 @@ from maxent.sweep import Member
 WINDOW = 100
 """Episodes over which returns, lengths and successes are averaged."""
 
+PERIOD = ("updates", "episodes", "wall_time", "steps_per_second", "return_mean", "length_mean", "success_rate")
+"""Columns of progress.csv, before the metrics."""
+EPISODES = ("episode", "env_seed", "return", "length", "success")
+"""Columns of evaluations.csv."""
+
 COUNT, NUMBER = range(2**32), int | float
 EPISODE = (COUNT, COUNT, range(2**63), range(-1, 2**63), NUMBER, range(2**63), NUMBER | None)
 COUNTERS = {
@@ -54,20 +59,31 @@ class History:
         rows = []
         for i, (member, recent) in enumerate(zip(self.members, self.recent, strict=True)):
             successes = [e.success for e in recent if e.success is not None]
-            row: Row = {
-                "step": report.step,
-                "member": i,
-                **member.columns(),
-                "updates": report.updates,
-                "episodes": self.episodes[i],
-                "wall_time": round(self.wall_time, 3),
-                "steps_per_second": round(steps / seconds, 1),
-                "return_mean": float(np.mean([e.total_reward for e in recent])) if recent else "",
-                "length_mean": float(np.mean([e.length for e in recent])) if recent else "",
-                "success_rate": float(np.mean(successes)) if successes else "",
-            }
-            rows.append(row | {name: float(report.metrics[name][i]) if report.metrics else "" for name in metrics})
+            row = [
+                report.step, i, *member.columns().values(),
+                report.updates, self.episodes[i], round(self.wall_time, 3), round(steps / seconds, 1),
+                float(np.mean([e.total_reward for e in recent])) if recent else "",
+                float(np.mean([e.length for e in recent])) if recent else "",
+                float(np.mean(successes)) if successes else "",
+                *(float(report.metrics[name][i]) if report.metrics else "" for name in metrics),
+            ]  # fmt: skip
+            rows.append(dict(zip(self.columns(PERIOD, metrics), row, strict=True)))
         return rows
+
+    def evaluation(self, step: int, played: Sequence[Sequence[Episode]]) -> list[Row]:
+        """A row an episode of an evaluation at that step, [member][episode]."""
+        rows = [
+            [
+                step, e.member, *self.members[e.member].columns().values(),
+                i, e.seed, e.total_reward, e.length, "" if e.success is None else e.success,
+            ]
+            for own in played for i, e in enumerate(own)
+        ]  # fmt: skip
+        return [dict(zip(self.columns(EPISODES), row, strict=True)) for row in rows]
+
+    def columns(self, *groups: Sequence[str]) -> list[str]:
+        """Those of a row: whose it is, and then the groups'."""
+        return ["step", "member", *self.members[0].columns(), *(name for group in groups for name in group)]
 
     def counters(self) -> dict[str, Any]:
         """What a checkpoint keeps of it, in the form of COUNTERS."""

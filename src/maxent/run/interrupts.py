@@ -1,7 +1,4 @@
-"""Ctrl-C and SIGTERM: the first waits for the iteration under way, in which arrays are donated; a second does not.
-
-Where nothing is donated, as in an evaluation, the first does not wait either.
-"""
+"""Ctrl-C and SIGTERM: the first waits for the iteration under way, in which arrays are donated; a second does not."""
 
 import signal
 import threading
@@ -24,11 +21,10 @@ class Interrupts:
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.reason: type[BaseException] = KeyboardInterrupt
-        self._waits = True
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Within it a signal sets the loop's `stopping`."""
+        """Within it a signal sets the loop's `stopping`; at its end what came too late to stop anything is raised."""
         self.loop.stopping = False
         ours = [number for number, handler in USUAL.items() if signal.getsignal(number) is handler]
         if threading.current_thread() is not threading.main_thread():
@@ -38,8 +34,6 @@ class Interrupts:
             self.loop.stopping = True
             self.reason = Terminated if number == signal.SIGTERM else KeyboardInterrupt
             restore()
-            if not self._waits:
-                raise self.reason
 
         def restore() -> None:
             for number in ours:
@@ -51,14 +45,9 @@ class Interrupts:
             yield
         finally:
             restore()
+        self.refuse()
 
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Within it, inside of `held`, a signal raises its reason at once, and one that waits raises it here."""
-        self._waits = False
-        try:
-            if self.loop.stopping:
-                raise self.reason
-            yield
-        finally:
-            self._waits = True
+    def refuse(self) -> None:
+        """Raise what has stopped the loop, if anything has."""
+        if self.loop.stopping:
+            raise self.reason

@@ -5,6 +5,7 @@ import io
 import math
 import os
 import platform
+import re
 import struct
 import time
 from collections import deque
@@ -31,6 +32,7 @@ STABLE_BASELINES_NAMES = {
     "obs_mean": "rollout/obs_mean",
 }
 """Ours → theirs. What is not here goes under train/ with its own name."""
+WHOLE = re.compile(r"[0-9]{1,18}")
 NOT_CURVES = ("step", "member", "seed", "setting", "episodes", "wall_time")
 
 
@@ -162,41 +164,48 @@ class Patient:
             self._waiting.popleft()
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
+def read_csv(path: Path, number: str = "step") -> list[dict[str, str]]:
     """The rows of a CSV file, none where it is missing; a last line that was not written whole is no row.
 
+    Of each row `step` and `member` are whole numbers, and `number` is one, or empty.
+
     Raises:
-        CheckpointError: where it is no table.
+        CheckpointError: where it is no such table.
     """
     if not path.exists():
         return []
     try:
-        text = path.read_bytes().decode()
+        with files.opened(path) as file:
+            text = file.read().decode()
         rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""), strict=True))
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise CheckpointError(f"{path} is damaged ({error}): repair it, or move it away") from None
     for line, row in enumerate(rows, 2):
-        if None in row or None in row.values():
+        whole = None not in row and None not in row.values() and row.keys() >= {"step", "member", number}
+        if not (whole and WHOLE.fullmatch(row["step"]) and WHOLE.fullmatch(row["member"]) and _number(row[number])):
             raise CheckpointError(f"{path} is damaged in line {line}: repair it, or move it away")
     return rows
 
 
-def cut_back(path: Path, step: int) -> None:
+def cut_back(path: Path, step: int, columns: Sequence[str]) -> None:
     """Leave only the rows up to that step, so that a continued run continues its curves.
 
     Raises:
-        CheckpointError: where the file is damaged.
+        CheckpointError: where the file is damaged, or has other columns.
         OSError: where it cannot be written; it is then as it was.
     """
     rows = read_csv(path)
+    if rows and list(rows[0]) != list(columns):
+        raise CheckpointError(f"{path} has other columns than this run writes: repair it, or move it away")
     if rows:
-        try:
-            kept = [row for row in rows if int(row["step"]) <= step]
-        except (KeyError, ValueError):
-            raise CheckpointError(f"{path} is damaged, it lacks steps: repair it, or move it away") from None
-        files.replace(path, _csv(kept, list(rows[0]), header=True))
+        files.replace(path, _csv([row for row in rows if int(row["step"]) <= step], columns, header=True))
+
+
+def _number(text: str) -> bool:
+    try:
+        return not text or math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _csv(rows: Sequence[Row], columns: Sequence[str], header: bool) -> bytes:

@@ -104,7 +104,7 @@ def _draw(axes: "Axes", training: Sequence[Curve], evaluations: Sequence[Curve],
 def _members(path: Path, column: str) -> dict[str, list[Curve]]:
     """Every member's points in a CSV file, in order and by setting; several points may share a step."""
     points: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
-    for row in read_csv(path):
+    for row in read_csv(path, column):
         if row[column]:
             points[row.get("setting", ""), int(row["member"])].append((float(row["step"]), float(row[column])))
     members: dict[str, list[Curve]] = defaultdict(list)
