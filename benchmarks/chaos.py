@@ -5,8 +5,8 @@
 Each case trains once without disturbance. Then the same command runs again and again into new folders; every process is
 killed with SIGKILL after a random time, checkpoint writing included, and resumed, until the run ends. The last one
 (learned state, replay, actor's memory, running episodes, counters) and the CSV files, but for their wall-clock columns,
-are compared with the undisturbed run's. A kill before the run has its folder leaves nothing to resume and does not count.
-Results go to benchmarks/results/chaos.json, which keeps the cases that were not asked for.
+are compared with the undisturbed run's. A kill before the run has its folder leaves nothing to resume and does not
+count. Results go to benchmarks/results/chaos.json, which keeps the cases that were not asked for.
 """
 
 import argparse
