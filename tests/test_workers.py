@@ -20,6 +20,7 @@ import tiny
 import worker_tasks
 from maxent.cli import main
 from maxent.config import TrainConfig
+from maxent.envs import workers
 from maxent.envs.host import HostEnvs, Stepped
 from maxent.envs.make import Factory
 from maxent.envs.workers import Workers
@@ -79,6 +80,43 @@ def test_rows_are_the_same_bits_as_in_this_process(undisturbed):
     pids = [worker._process.pid for worker in envs._make._workers]
     envs.close()
     assert len(set(pids)) == 2 and all(map(gone, pids))
+
+
+def lines_of(*functions):
+    """(function's name, line) of every line that Python may stop before."""
+    return [(f.__name__, line) for f in functions for *_, line in f.__code__.co_lines() if line]
+
+
+@pytest.mark.parametrize("function", ["ask", "wait", "_send", "_receive"])
+def test_an_interrupt_between_any_two_lines_loses_nothing(undisturbed, function):
+    """As in a notebook, where it is an exception wherever it comes, and the training goes on."""
+    expected, _ = undisturbed
+    envs = HostEnvs(Workers(Walk, 2), SEEDS, 3)
+    done, lines = [envs.reset()], sorted(set(lines_of(getattr(workers._Worker, function))))[1:]
+    interrupts = 0
+    for action in ACTIONS:
+        name, line = lines.pop() if lines else ("", 0)
+
+        def trace(frame, event, argument, name=name, line=line):
+            if frame.f_code.co_name != name or "workers" not in frame.f_code.co_filename:
+                return trace if frame.f_code.co_name in ("step", "_step_all") else None
+            if event == "line" and frame.f_lineno == line:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            return trace
+
+        sys.settrace(trace if name else None)
+        try:
+            done.append(envs.step(done[-1].obs, action))
+        except KeyboardInterrupt:
+            done.append(envs.step(done[-1].obs, action))
+            interrupts += 1
+        finally:
+            sys.settrace(None)
+    assert not lines and interrupts >= 3
+    for ours, theirs in zip(done, expected, strict=True):
+        same(ours, theirs)
+    envs.close()
 
 
 def test_workers_work_at_the_same_time_and_without_jax():

@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -183,6 +183,17 @@ class RemoteEnv:
         self._made: Future = self._worker.ask(self._number, "make", self._pickled)
 
 
+class _Request(NamedTuple):
+    """What an environment is asked."""
+
+    number: int
+    name: str
+    argument: Any
+    answer: Future
+    seconds: float | None
+    """How long it may take; None for ever."""
+
+
 class _Worker:
     """The end of a worker that is in this process."""
 
@@ -192,62 +203,64 @@ class _Worker:
         """Numbers of those that live there."""
         self.life = 0
         """Processes that have ended."""
-        self._unsent: list[tuple[int, str, Any]] = []
-        self._waiting: deque[tuple[Future, float | None]] = deque()
-        """What has no answer yet, and how many seconds each of it may take."""
+        self._waiting: deque[_Request] = deque()
+        """What has no answer yet."""
+        self._sent = 0
+        """How many of those, from the oldest on, were sent."""
         self._process: subprocess.Popen | None = None
 
     def remove(self, number: int) -> None:
         """Forget an environment."""
         self.environments.discard(number)
         if not self.environments and self._process is not None:
+            self._end()
             self._stop()
 
     def ask(self, number: int, name: str, argument: Any) -> Future:
         """Ask an environment; it is sent when anybody waits."""
-        future: Future = Future()
-        self._unsent.append((number, name, argument))
-        self._waiting.append((future, None if name == "make" else self._timeout or None))
-        return future
+        seconds = None if name == "make" else self._timeout or None
+        self._waiting.append(_Request(number, name, argument, Future(), seconds))
+        return self._waiting[-1].answer
 
     def wait(self, future: Future) -> Any:
-        """The answer, once it has come."""
-        while not future.done():
+        """The answer, once it has come. An interrupt may leave anything half done: it ends all workers' processes."""
+        try:
+            while not future.done():
+                for worker in self._peers:
+                    worker._send()
+                if not future.done():
+                    self._receive()
+        except BaseException:
             for worker in self._peers:
-                worker._send()
-            if not future.done():
-                self._receive()
+                worker._stop()
+            raise
         if future.cancelled():
             raise Lost
         return future.result()
 
     def _send(self) -> None:
         """Everything at once: a worker that reads all before it answers cannot wait for who waits for it."""
-        if not self._unsent:
+        unsent = [(r.number, r.name, r.argument) for r in islice(self._waiting, self._sent, None)]
+        if not unsent:
             return
         if self._process is None:
             self._start()
-        unsent, self._unsent = self._unsent, []
         try:
             self._connection.send(unsent)
         except OSError:
-            self._lose(self._obituary())
-        except BaseException:  # an interrupt, perhaps in the middle of a message
-            self._lose("interrupted")
-            raise
+            return self._lose(self._obituary())
+        self._sent = len(self._waiting)
 
     def _receive(self) -> None:
-        timeout = self._waiting[0][1]
+        timeout = self._waiting[0].seconds
         try:
             if not self._connection.poll(timeout):
                 return self._lose(f"it has not answered for {timeout:g} s, and its process was ended")
             message = self._connection.recv_bytes()
         except (EOFError, OSError):
             return self._lose(self._obituary())
-        except BaseException:
-            self._lose("interrupted")
-            raise
-        future, _ = self._waiting.popleft()
+        future = self._waiting.popleft().answer
+        self._sent -= 1
         try:
             good, answer = pickle.loads(message)
         except Exception as error:
@@ -274,19 +287,20 @@ class _Worker:
 
     def _lose(self, why: str) -> None:
         """End the process, if it has not ended, and blame the oldest request."""
-        assert self._process is not None
-        self._process.kill()
-        self._waiting.popleft()[0].set_exception(RemoteError(why))
+        self._waiting.popleft().answer.set_exception(RemoteError(why))
         self._stop()
 
     def _stop(self) -> None:
-        self._end()
-        self._process = None
-        self.life += 1
-        for future, _ in self._waiting:
-            future.cancel()
+        """End the process, and cancel what has no answer."""
+        if self._process is not None:
+            self._process.kill()
+            self._end()
+            self._process = None
+            self.life += 1
+        for request in self._waiting:
+            request.answer.cancel()
         self._waiting.clear()
-        self._unsent.clear()
+        self._sent = 0
 
     def _obituary(self) -> str:
         """How a process ended that has closed its socket."""
