@@ -20,7 +20,8 @@ from maxent.envs.device.env import DeviceEnv
 from maxent.envs.host import Episode, Stepped
 from maxent.envs.make import Factory
 from maxent.errors import ConfigError, EnvironmentFault, TrainingFault
-from maxent.loops.device import DeviceLoop, Evaluator
+from maxent.loops.device import DeviceLoop
+from maxent.loops.evaluate import Evaluator
 from maxent.loops.host import HostLoop
 from maxent.loops.loop import Loop, updates_due
 from maxent.loops.programs import Programs
@@ -287,14 +288,14 @@ def test_success_is_what_the_task_says_where_an_episode_is_over():
 
 
 def test_an_episode_that_never_ends_is_told(monkeypatch):
-    monkeypatch.setattr("maxent.loops.device.LONGEST", 50)
+    monkeypatch.setattr("maxent.loops.evaluate.LONGEST", 50)
     loop = small(clock(99))
     with pytest.raises(EnvironmentFault, match="not ended after 50 steps: set a time limit"):
         Evaluator(loop.programs, loop.env).play(loop.view, loop.roots, 2)
 
 
 def test_an_evaluation_is_left_between_two_pieces(monkeypatch):
-    monkeypatch.setattr("maxent.loops.device.PIECE", 3)
+    monkeypatch.setattr("maxent.loops.evaluate.PIECE", 3)
     loop, pieces = small(clock(7)), []
     whole = Evaluator(loop.programs, loop.env).play(loop.view, loop.roots, 2)
     assert Evaluator(loop.programs, loop.env).play(loop.view, loop.roots, 2, between=lambda: pieces.append(0)) == whole

@@ -9,7 +9,7 @@ Warm-up and training are two programs. With as many environments as a chunk has 
 the loop does what the one on the host does.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,8 +24,7 @@ from maxent.envs.device import worlds
 from maxent.envs.device.env import DeviceEnv
 from maxent.envs.device.worlds import World
 from maxent.envs.host import Episode
-from maxent.errors import EnvironmentFault, TrainingFault
-from maxent.loops.evaluate import LONGEST
+from maxent.errors import TrainingFault
 from maxent.loops.loop import Loop, Report, updates_due
 from maxent.loops.programs import LEARNED, MEMBER, RING, ROW, WHOLE, Learned, Programs
 from maxent.replay import ring
@@ -33,8 +32,6 @@ from maxent.types import Transition, Tree
 
 CHUNK = 32
 """Steps of a member that are taken in one dispatch."""
-PIECE = 100
-"""Steps of an evaluation that are taken in one dispatch."""
 
 
 class Moment(NamedTuple):
@@ -107,7 +104,7 @@ class DeviceLoop(Loop):
             for at in zip(*np.nonzero(ended.over), strict=True):
                 _, member, env = map(int, at)
                 number, length = int(ended.number[at]), int(ended.length[at])
-                total, success = float(ended.total_reward[at]), _told(ended.success[at])
+                total, success = float(ended.total_reward[at]), worlds.told(ended.success[at])
                 episodes.append(Episode(member, env, number, -1, total, length, success))
         return episodes
 
@@ -246,99 +243,3 @@ class DeviceLoop(Loop):
         empty = jax.tree.map(lambda x: jnp.zeros((self._iterations, *x.shape), x.dtype), shapes)
         (learned, carry, world, _), (new, ended) = jax.lax.fori_loop(0, iterations, store, (state, empty))
         return Acted(learned, carry, world, new, ended)
-
-
-class Played(NamedTuple):
-    """Where an evaluation stands, every array [member, episode, …]."""
-
-    over: Array
-    length: Array
-    total: Array
-    success: Array
-    carry: Tree
-    world: World
-    step: Array
-    """Alike for all members of a device; [member]."""
-
-
-class Evaluator:
-    """Plays episodes on the device, with keys of their own, in pieces of some steps."""
-
-    def __init__(self, programs: Programs, env: DeviceEnv) -> None:
-        self._programs, self._env = programs, env
-        self._begin = programs.compiled(self._first, (MEMBER,), MEMBER, static=("episodes",))
-        self._go_on = programs.compiled(self._piece, (MEMBER,) * 3, MEMBER, donate=(2,), static=("explore",))
-
-    def play(
-        self,
-        view: Tree,
-        roots: Array,
-        episodes: int,
-        explore: bool = False,
-        between: Callable[[], None] = lambda: None,
-    ) -> list[list[Episode]]:
-        """So many episodes of every member, [member][episode], each in an environment of its own.
-
-        `between` is called before every piece, and may raise.
-
-        Raises:
-            EnvironmentFault: where one does not end.
-        """
-        played = self._begin(roots, episodes=episodes)
-        while not played.over.all():
-            if played.step.max() >= LONGEST:
-                raise EnvironmentFault(
-                    f"an evaluation episode has not ended after {LONGEST:,} steps: set a time limit, "
-                    "--max-episode-steps"
-                )
-            between()
-            played = self._go_on(view, roots, played, explore=explore)
-        total, length, success = map(np.asarray, (played.total, played.length, played.success))
-        return [
-            [Episode(m, i, 0, -1, float(total[m, i]), int(length[m, i]), _told(success[m, i])) for i in range(episodes)]
-            for m in range(len(total))
-        ]
-
-    def _first(self, roots: Array, *, episodes: int) -> Played:
-        """All episodes at their beginning."""
-        shape = (len(roots), episodes)
-        return Played(
-            over=jnp.zeros(shape, bool),
-            length=jnp.zeros(shape, jnp.int32),
-            total=jnp.zeros(shape),
-            success=jnp.full(shape, -1, jnp.int8),
-            carry=self._programs.pure.initial_carry(shape),
-            world=worlds.begin(self._env, roots, episodes, "eval_env"),
-            step=jnp.zeros(len(roots), jnp.uint32),
-        )
-
-    def _piece(self, view: Tree, roots: Array, played: Played, *, explore: bool) -> Played:
-        """Some steps more, until all episodes are over."""
-        pure, env, end = self._programs.pure, self._env, jnp.minimum(played.step[0] + PIECE, LONGEST)
-
-        def going(at: Played) -> Array:
-            return (~at.over.all()) & (at.step[0] < end)
-
-        def iterate(at: Played) -> Played:
-            now = at.step[0]
-            action, carry, _ = pure.act(
-                view, at.carry, at.world.obs, at.world.starts, roots, now, explore=explore, name="eval"
-            )
-            world, _ = worlds.step(env, at.world, action, roots, "eval_env", now + 1)
-            ends = world.over & ~at.over
-            return Played(
-                over=at.over | ends,
-                length=jnp.where(ends, world.length, at.length),
-                total=jnp.where(ends, world.total_reward, at.total),
-                success=jnp.where(ends, worlds.succeeded(env, world), at.success),
-                carry=carry,
-                world=world,
-                step=at.step + 1,
-            )
-
-        return jax.lax.while_loop(going, iterate, played)
-
-
-def _told(success: np.ndarray) -> float | None:
-    """An `Episode`'s success."""
-    return float(success) if success >= 0 else None

@@ -1,26 +1,34 @@
 """Evaluation: environments and keys of its own, and only a view of the policy, so that it cannot change training."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
+from maxent.envs.device import worlds
+from maxent.envs.device.env import DeviceEnv
+from maxent.envs.device.worlds import World
 from maxent.envs.host import Envs, Episode
 from maxent.errors import EnvironmentFault
-from maxent.loops.programs import Programs
+from maxent.loops.programs import MEMBER, Programs
 from maxent.types import Tree
 
 LONGEST = 100_000
 """Steps after which an evaluation episode is taken for one that never ends."""
 PARALLEL = 8
-"""Environments of a member that an evaluation steps together."""
+"""Environments of a member that an evaluation on the host steps together."""
+PIECE = 100
+"""Steps of an evaluation on the device that are taken in one dispatch."""
 
 
 def evaluate(
     programs: Programs,
     view: Tree,
     envs: Envs,
-    roots: jax.Array,
+    roots: Array,
     episodes: int,
     explore: bool = False,
     between: Callable[[], None] = lambda: None,
@@ -53,3 +61,97 @@ def evaluate(
                 missing -= 1
         envs.finished.clear()
     return [[own[i // count] for i in range(episodes) for own in [member[i % count]]] for member in played]
+
+
+class Played(NamedTuple):
+    """Where an evaluation stands, every array [member, episode, …]."""
+
+    over: Array
+    length: Array
+    total: Array
+    success: Array
+    carry: Tree
+    world: World
+    step: Array
+    """Alike for all members of a device; [member]."""
+
+
+class Evaluator:
+    """Plays episodes on the device, with keys of their own, in pieces of some steps."""
+
+    def __init__(self, programs: Programs, env: DeviceEnv) -> None:
+        self._programs, self._env = programs, env
+        self._begin = programs.compiled(self._first, (MEMBER,), MEMBER, static=("episodes",))
+        self._go_on = programs.compiled(self._piece, (MEMBER,) * 3, MEMBER, donate=(2,), static=("explore",))
+
+    def play(
+        self,
+        view: Tree,
+        roots: Array,
+        episodes: int,
+        explore: bool = False,
+        between: Callable[[], None] = lambda: None,
+    ) -> list[list[Episode]]:
+        """So many episodes of every member, [member][episode], each in an environment of its own.
+
+        `between` is called before every piece, and may raise.
+
+        Raises:
+            EnvironmentFault: where one does not end.
+        """
+        played = self._begin(roots, episodes=episodes)
+        while not played.over.all():
+            if played.step.max() >= LONGEST:
+                raise EnvironmentFault(
+                    f"an evaluation episode has not ended after {LONGEST:,} steps: set a time limit, "
+                    "--max-episode-steps"
+                )
+            between()
+            played = self._go_on(view, roots, played, explore=explore)
+        total, length, success = map(np.asarray, (played.total, played.length, played.success))
+        return [
+            [
+                Episode(m, i, 0, -1, float(total[m, i]), int(length[m, i]), worlds.told(success[m, i]))
+                for i in range(episodes)
+            ]
+            for m in range(len(total))
+        ]
+
+    def _first(self, roots: Array, *, episodes: int) -> Played:
+        """All episodes at their beginning."""
+        shape = (len(roots), episodes)
+        return Played(
+            over=jnp.zeros(shape, bool),
+            length=jnp.zeros(shape, jnp.int32),
+            total=jnp.zeros(shape),
+            success=jnp.full(shape, -1, jnp.int8),
+            carry=self._programs.pure.initial_carry(shape),
+            world=worlds.begin(self._env, roots, episodes, "eval_env"),
+            step=jnp.zeros(len(roots), jnp.uint32),
+        )
+
+    def _piece(self, view: Tree, roots: Array, played: Played, *, explore: bool) -> Played:
+        """Some steps more, until all episodes are over."""
+        pure, env, end = self._programs.pure, self._env, jnp.minimum(played.step[0] + PIECE, LONGEST)
+
+        def going(at: Played) -> Array:
+            return (~at.over.all()) & (at.step[0] < end)
+
+        def iterate(at: Played) -> Played:
+            now = at.step[0]
+            action, carry, _ = pure.act(
+                view, at.carry, at.world.obs, at.world.starts, roots, now, explore=explore, name="eval"
+            )
+            world, _ = worlds.step(env, at.world, action, roots, "eval_env", now + 1)
+            ends = world.over & ~at.over
+            return Played(
+                over=at.over | ends,
+                length=jnp.where(ends, world.length, at.length),
+                total=jnp.where(ends, world.total_reward, at.total),
+                success=jnp.where(ends, worlds.succeeded(env, world), at.success),
+                carry=carry,
+                world=world,
+                step=at.step + 1,
+            )
+
+        return jax.lax.while_loop(going, iterate, played)

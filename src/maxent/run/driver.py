@@ -20,8 +20,8 @@ from maxent.envs.host import Envs, Episode, HostEnvs
 from maxent.envs.make import Factory
 from maxent.envs.workers import Workers
 from maxent.errors import CheckpointError, ConfigError, TrainingFault
-from maxent.loops.device import DeviceLoop, Evaluator
-from maxent.loops.evaluate import PARALLEL, evaluate
+from maxent.loops.device import DeviceLoop
+from maxent.loops.evaluate import PARALLEL, Evaluator, evaluate
 from maxent.loops.host import HostLoop
 from maxent.loops.loop import Loop, Report
 from maxent.loops.programs import MEMBER, Programs

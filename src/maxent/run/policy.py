@@ -13,8 +13,7 @@ from maxent import registry, streams
 from maxent.envs.host import Episode, HostEnvs
 from maxent.envs.make import Factory
 from maxent.errors import ConfigError
-from maxent.loops.device import Evaluator
-from maxent.loops.evaluate import PARALLEL, evaluate
+from maxent.loops.evaluate import PARALLEL, Evaluator, evaluate
 from maxent.loops.programs import Programs
 from maxent.run import checkpoint, folder
 from maxent.sweep import members, with_numbers

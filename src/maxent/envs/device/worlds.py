@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from maxent.envs.device.env import DeviceEnv
@@ -103,6 +104,11 @@ def succeeded(env: DeviceEnv, world: World) -> Array:
     if env.success is None:
         return jnp.full(world.over.shape, -1, jnp.int8)
     return jax.vmap(jax.vmap(env.success))(world.state).astype(jnp.int8)
+
+
+def told(success: np.ndarray) -> float | None:
+    """That number as an `Episode` has it."""
+    return float(success) if success >= 0 else None
 
 
 def _reset(env: DeviceEnv, roots: Array, envs: int, name: str, index: Array) -> tuple[Tree, Tree]:
