@@ -287,8 +287,8 @@ def chaos() -> str:
     resumed = sum(r["kills"] - r["not_resumed"] for r in records[0]["cases"].values())
     lines += [
         "",
-        f"SIGKILL at random instants of `benchmarks/chaos.py`: {resumed} after a first checkpoint (aimed at: 100). "
-        "Where one came before it there is nothing to resume, and the run began anew.",
+        f"SIGKILL at random instants of `benchmarks/chaos.py`: {resumed} that `maxent resume` followed (aimed at: "
+        "100). After the earlier ones the training was started anew, because there was nothing to resume yet.",
     ]
     return "\n".join(lines)
 

@@ -19,6 +19,7 @@ import pytest
 import maxent
 from maxent import tabular
 from maxent.cli import main
+from maxent.envs.make import Factory
 from maxent.envs.workers import Workers
 from maxent.run import driver
 from maxent.study import curves
@@ -134,8 +135,10 @@ COMMAND = [
     (f"{P} --sac.utd 1e30", ["sac.utd", "at most 1000000"]),
     (f"{P} --sac.log-std-min -1e400", ["log_std_min", "finite"]),
     (f"{P} --sac.n_steps 5", ["did you mean --sac.n-step?"]),
-    ("train os:system", ["os:system is a function of an installed package"]),
-    ("train subprocess:Popen", ["must be a gymnasium.Env"]),
+    ("train os:system", ["os:system belongs to an installed package"]),
+    ("train subprocess:Popen", ["belongs to an installed package"]),
+    ("train gymnasium:make", ["belongs to an installed package"]),
+    ("train maxent.cli:main", ["belongs to an installed package"]),
     (f"{P} --envs 3_000_000_000", ["train.envs", "at most"]),
     (f"{P} --ent-coef 0.1", ["--ent-coef", "did you mean --sac.temperature?"]),
     (f"{P} --algo ppo --ppo.n_steps 64", ["--ppo.n_steps", "did you mean --ppo.rollout-length?"]),
@@ -349,6 +352,50 @@ def test_a_damaged_run(damage, workplace, capsys):
     assert part in soon(lambda: refusal(capsys, "eval", "run"))
 
 
+FACTORIES = """
+import functools
+import os
+import subprocess
+from os import system
+
+import gymnasium
+from gymnasium.envs.classic_control import PendulumEnv as installed
+
+class Own(installed):
+    pass
+
+class Kit:
+    def __call__(self, **kwargs):
+        return Own()
+
+    @classmethod
+    def made(cls):
+        return Own()
+
+def function():
+    return Own()
+
+@functools.wraps(gymnasium.make)
+def wrapped():
+    return Own()
+
+kit, method, anonymous = Kit(), Kit.made, lambda: Own()
+partial, cached = functools.partial(gymnasium.make, "Pendulum-v1"), functools.lru_cache(function)
+run, module = subprocess.run, os
+"""
+
+
+def test_which_names_make_environments(workplace):
+    """Classes of environments, and whatever else the user has written; nothing that was only imported there."""
+    (workplace / "factories.py").write_text(FACTORIES)
+    for name in ("installed", "Own", "kit", "method", "function", "wrapped", "anonymous", "partial", "cached"):
+        assert Factory(f"factories:{name}")().observation_space.shape == (3,)
+    for name in ("system", "run", "module"):
+        with pytest.raises(maxent.ConfigError, match="installed package|must be a gymnasium.Env"):
+            Factory(f"factories:{name}")
+    assert not Factory(gymnasium.make, {"id": "Pendulum-v1"}).remakeable
+
+
 TABLES = {
     "no return": ("evaluations.csv", "step,member,length\n50,0,1\n"),
     "a word for a return": ("evaluations.csv", "step,member,return\n50,0,abc\n"),
@@ -382,16 +429,27 @@ def test_a_table_that_is_a_pipe_or_of_something_else(name, workplace, capsys):
     assert f"{name} is no file" in soon(lambda: refusal(capsys, "plot", "run"))
 
 
-def test_a_run_that_brings_code_with_it(workplace, capsys):
+def test_a_run_that_brings_code_with_it(workplace, capsys, monkeypatch):
     """Whatever the folder is called, and from wherever it is looked at."""
     config = (workplace / "run" / "config.toml").read_text()
     (workplace / "run" / "task.py").write_text(f"open({str(workplace / 'ran')!r}, 'w')")
     (workplace / "run" / "config.toml").write_text(config.replace("Pendulum-v1", "run.task:Task"))
     for command in ("eval", "resume", "record"):
-        assert "code in its own folder" in refusal(capsys, command, "run")
-    with pytest.raises(maxent.ConfigError, match="code in its own folder"):
+        assert "brings the code" in refusal(capsys, command, "run")
+    with pytest.raises(maxent.ConfigError, match="brings the code"):
         maxent.load(workplace / "run")
+    assert maxent.load(workplace / "run", env="Pendulum-v1")
+    monkeypatch.chdir(workplace / "run")
+    (workplace / "run" / "config.toml").write_text(config.replace("Pendulum-v1", "task:Task"))
+    assert "brings the code" in refusal(capsys, "eval", ".")
     assert not (workplace / "ran").exists()
+
+
+def test_code_that_lies_elsewhere_is_no_concern(workplace, capsys, monkeypatch):
+    config = (workplace / "run" / "config.toml").read_text()
+    (workplace / "run" / "config.toml").write_text(config.replace("Pendulum-v1", "bad_tasks:Task"))
+    monkeypatch.chdir(workplace / "run")
+    assert "does not fit the config" in refusal(capsys, "eval", ".")  # its networks are a pendulum's
 
 
 @pytest.mark.slow

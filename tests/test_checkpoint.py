@@ -257,7 +257,7 @@ def test_whatever_is_wrong_in_a_manifest_is_a_checkpoint_error(saved):
 def test_another_format_is_refused(saved, key, value):
     manifest = json.loads((saved / checkpoint.MANIFEST).read_text())
     (saved / checkpoint.MANIFEST).write_text(json.dumps(manifest | {key: value}))
-    refused(saved, str(value), "maxent-checkpoint 3", "run.json")
+    refused(saved, str(value), f"maxent-checkpoint {checkpoint.VERSION}", "run.json")
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/b", "..", ".", ""])

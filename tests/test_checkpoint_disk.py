@@ -316,12 +316,12 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_rows_are_cut_back_without_a_half_one(tmp_path):
     file = tmp_path / "progress.csv"
-    file.write_bytes(b"step,x\r\n50,1\r\n100,2\r\n1")
+    file.write_bytes(b"step,member\r\n50,1\r\n100,2\r\n1")
     assert [row["step"] for row in read_csv(file)] == ["50", "100"]
-    cut_back(file, 50)
-    assert file.read_bytes() == b"step,x\r\n50,1\r\n"
-    cut_back(file, 0)
-    assert file.read_bytes() == b"step,x\r\n"
+    cut_back(file, 50, ["step", "member"])
+    assert file.read_bytes() == b"step,member\r\n50,1\r\n"
+    cut_back(file, 0, ["step", "member"])
+    assert file.read_bytes() == b"step,member\r\n"
 
 
 def test_a_run_that_cannot_be_begun_leaves_nothing(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ import tiny
 from maxent.config import TrainConfig
 from maxent.errors import CheckpointError, ConfigError
 from maxent.run import checkpoint, driver, files, folder, saving
-from maxent.run.loggers import cut_back
+from maxent.run.loggers import cut_back, read_csv
 
 SETTINGS = tiny.SETTINGS.__class__(hidden_sizes=(4,), batch_size=4, buffer_size=16, learning_starts=2)
 ROWS = "replay"
@@ -516,10 +516,10 @@ def test_a_damaged_record_of_origin_is_refused(run, content):
 def test_a_damaged_table_is_refused_before_training(run, damage):
     """A last line that was broken off is left out; anything else is for the user to look at."""
     file = run.path / folder.PROGRESS
-    whole = file.read_bytes()
+    whole, columns = file.read_bytes(), list(read_csv(file)[0])
     file.write_bytes(damage(whole))
     try:
-        cut_back(file, 10)
+        cut_back(file, 10, columns)
     except CheckpointError as error:
         assert "\n" not in str(error) and str(file) in str(error)
         assert file.read_bytes() == damage(whole)

@@ -87,7 +87,7 @@ def lines_of(*functions):
     return [(f.__name__, line) for f in functions for *_, line in f.__code__.co_lines() if line]
 
 
-@pytest.mark.parametrize("function", ["ask", "wait", "_send", "_receive"])
+@pytest.mark.parametrize("function", ["ask", "wait", "_send", "_receive", "_start"])
 def test_an_interrupt_between_any_two_lines_loses_nothing(undisturbed, function):
     """As in a notebook, where it is an exception wherever it comes, and the training goes on."""
     expected, _ = undisturbed
@@ -96,6 +96,8 @@ def test_an_interrupt_between_any_two_lines_loses_nothing(undisturbed, function)
     interrupts = 0
     for action in ACTIONS:
         name, line = lines.pop() if lines else ("", 0)
+        for worker in envs._make._workers if name == "_start" else []:
+            worker._stop()
 
         def trace(frame, event, argument, name=name, line=line):
             if frame.f_code.co_name != name or "workers" not in frame.f_code.co_filename:

@@ -73,7 +73,8 @@ class Agent:
         if not isinstance(env_kwargs, Mapping | None):
             raise ConfigError(f"{name}.env_kwargs is {env_kwargs!r}: it must be a dictionary of arguments")
         self._env_kwargs = dict(env_kwargs or {})
-        self._open(env, config, build(registry.entry(self.algorithm).config, settings, name), out)
+        names = [*(f.name for f in fields(TrainConfig)), "out", "env_kwargs"]
+        self._open(env, config, build(registry.entry(self.algorithm).config, settings, name, names), out)
 
     def _open(self, env: AnyEnv, config: TrainConfig, settings: Any, out: str | Path | None) -> None:
         vector = None
@@ -226,8 +227,10 @@ class Agent:
         """
         try:
             whole, own = Path(path).resolve(), self._driver.path
-            if not str(path) or (own is not None and own.resolve() == whole):
-                raise ConfigError(f"save needs a folder, and not the one that this agent writes by itself: {path!r}")
+            if own is not None and own.resolve() == whole:
+                raise ConfigError(f"{path} is the run that this agent writes by itself: save it elsewhere")
+            if not str(path) or (overwrite and Path.cwd().is_relative_to(whole)):
+                raise ConfigError(f"save cannot write over {path!r}: it needs a folder that nobody works in")
             config = replace(self._driver.config, steps=max(self.num_timesteps, 1))
             with folder.replacing(whole) if overwrite else nullcontext(whole) as new:
                 target = folder.choose(config, str(new), otherwise="replace its run, overwrite=True")
@@ -305,6 +308,8 @@ def load(path: str | Path, env: AnyEnv | None = None, *, best: bool = False) -> 
         CheckpointError: where its checkpoint is missing or damaged.
     """
     config, settings, env_kwargs = folder.read(path)
+    if env is None:
+        folder.refuse_own_code(path, config.env)
     agent = object.__new__(CLASSES[config.algo])
     agent._env_kwargs = env_kwargs
     agent._open(config.env if env is None else env, config, settings, None)

@@ -117,6 +117,7 @@ class Check:
         from maxent.command import findings
         from maxent.envs.check import check
 
+        startup.ends()
         with contextlib.redirect_stdout(sys.stderr):  # what the environment itself may print
             found = check(
                 self.env,
@@ -161,7 +162,9 @@ class Acting:
         use_compilation_cache()
         from maxent.run import policy
 
-        return policy.load(self.run, self.best, self.member, self.env_kwargs)
+        loaded = policy.load(self.run, self.best, self.member, self.env_kwargs)
+        startup.ends()
+        return loaded
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,6 @@ class Record(Acting):
         policy = self.policy()
         from maxent.run import video
 
-        startup.ends()
         out = Path(self.out) if self.out else video.default_path(self.run, policy, self.best)
         for episode in video.record(policy, out, self.episodes, self.episode_seed):
             print(f"return {episode.total_reward:.1f}, length {episode.length}")

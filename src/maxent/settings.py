@@ -12,7 +12,7 @@ import sys
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -56,8 +56,8 @@ def given(value: float | str, default: float) -> float:
     return default if isinstance(value, str) else value
 
 
-def build(cls: type, values: Mapping[str, Any], where: str) -> Any:
-    """An object of a config class from plain values, checked.
+def build(cls: type, values: Mapping[str, Any], where: str, beside: Sequence[str] = ()) -> Any:
+    """An object of a config class from plain values, checked; `beside` are names that are known there, but not here.
 
     Raises:
         ConfigError: on an unknown key (naming the nearest), a wrong type or a value out of range; `where` names the
@@ -66,7 +66,7 @@ def build(cls: type, values: Mapping[str, Any], where: str) -> Any:
     hints = typing.get_type_hints(cls)
     for key in values:
         if key not in hints:
-            raise ConfigError(f"{where} has no setting {key!r}{suggestion(key, hints)}")
+            raise ConfigError(f"{where} has no setting {key!r}{suggestion(key, [*hints, *beside])}")
     for f in fields(cls):
         if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
             raise ConfigError(f"{where} lacks {f.name}")

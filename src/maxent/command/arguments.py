@@ -92,7 +92,7 @@ def _unknown(command: str, word: str, parsed: Any) -> str:
     for own in [] if dot else fields(parsed):
         settings = getattr(parsed, own.name)
         theirs = {f.name for f in fields(settings)} if is_dataclass(settings) else set[str]()
-        for meant in theirs & {name, *ELSEWHERE.get(name, ())}:
+        for meant in (same for same in (name, *ELSEWHERE.get(name, ())) if same in theirs):
             return f"{command} has no option {word}: did you mean --{own.name}.{meant.replace('_', '-')}?"
     known = [f"{start}{f.name}".replace("_", "-") for f in fields(config)]
     return f"{command} has no option {word}{suggestion(f'{start}{name}'.replace('_', '-'), known)}"

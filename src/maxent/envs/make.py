@@ -6,18 +6,17 @@ import difflib
 import importlib
 import os
 import sys
-import sysconfig
+import types
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 from gymnasium.wrappers import TimeLimit
 
 from maxent.envs import device, spaces, tasks
-from maxent.envs.workers import told
+from maxent.envs.workers import installed, told
 from maxent.errors import ConfigError
 from maxent.types import Spec
 
@@ -48,7 +47,7 @@ class Factory:
             raise ConfigError(f"the environment is {env!r}: it must be an id, module:Name, a class or an environment")
         self.kwargs, self.max_episode_steps = dict(kwargs or {}), max_episode_steps
         self.name = env if isinstance(env, str) else _name(env)
-        self.remakeable = isinstance(env, str) or (":" in self.name and not _is_device_env(env))
+        self.remakeable = isinstance(env, str) or (":" in self.name and _comes_back(env))
         self._given = env
         self._device_env: DeviceEnv | None = None
         self._instance = env if isinstance(env, gymnasium.Env) else None
@@ -168,6 +167,11 @@ def _is_device_env(env: Any) -> bool:
     return module is not None and isinstance(env, module.DeviceEnv)
 
 
+def _comes_back(env: Any) -> bool:
+    """Whether what was given can be made again by its name."""
+    return not _is_device_env(env) and _makes_environments(env, sys.modules.get(env.__module__))
+
+
 def _received(spec: gymnasium.envs.registration.EnvSpec | None, *arguments: Any) -> Factory:
     if spec is not None:
         gymnasium.registry.setdefault(spec.id, spec)
@@ -204,21 +208,28 @@ def _from_module(env: str) -> Callable[..., gymnasium.Env] | None:
 
 
 def _refuse_what_makes_none(name: str, found: Any) -> None:
-    """A ConfigError where a name, which may stand in a stranger's run folder, is of something else than environments.
+    """A ConfigError where a name, which may stand in a stranger's run folder, is of no environments."""
+    if not callable(found) and not _is_device_env(found):
+        raise ConfigError(f"{name} is {found!r}: it must be a gymnasium.Env, or a function that makes one")
+    if not _makes_environments(found, sys.modules[name.partition(":")[0]]):
+        raise ConfigError(f"{name} belongs to an installed package: call it in a function or a class of your own")
 
-    A class tells what it is. A function is called only where it is the user's own, not the standard library's or an
-    installed package's: those can do anything with their arguments.
+
+def _makes_environments(found: Any, module: types.ModuleType | None) -> bool:
+    """Whether what a module names is a class of environments, a `DeviceEnv`, or a function of the user's own.
+
+    A function of the standard library or of an installed package can do anything with its arguments.
     """
-    if isinstance(found, type) or not callable(found):
-        if not (isinstance(found, type) and issubclass(found, gymnasium.Env)) and not _is_device_env(found):
-            raise ConfigError(f"{name} is {found!r}: it must be a gymnasium.Env, or a function that makes one")
-        return
-    while isinstance(found, partial):
-        found = found.func
-    home = getattr(sys.modules.get(getattr(found, "__module__", "")), "__file__", None)
-    installed = {Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib", "purelib", "platlib")}
-    if home is None or any(Path(home).resolve().is_relative_to(path) for path in installed):
-        raise ConfigError(f"{name} is a function of an installed package: call it in a function or a class of your own")
+    if _is_device_env(found) or (isinstance(found, type) and issubclass(found, gymnasium.Env)):
+        return True
+    code = getattr(getattr(found, "__func__", found), "__code__", None)
+    if code is not None:
+        return not installed(code.co_filename)
+    if isinstance(found, types.BuiltinFunctionType):
+        return False
+    module = sys.modules.get(found.__module__) if isinstance(found, type) else module
+    file = getattr(module, "__file__", None)
+    return not installed(file) if file else getattr(module, "__name__", "") == "__main__"
 
 
 def _hint(message: str) -> str:

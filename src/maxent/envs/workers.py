@@ -17,6 +17,7 @@ import select
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 import traceback
@@ -34,7 +35,7 @@ import gymnasium
 
 from maxent.errors import ConfigError, MaxentError
 
-PACKAGE = Path(__file__).parents[1]
+PACKAGE, PACKAGES = Path(__file__).resolve().parents[1], {"site-packages", "dist-packages"}
 GRACE = 2.0
 """Seconds in which a worker whose socket was closed may end by itself."""
 
@@ -93,15 +94,22 @@ def spaces_of(env: "gymnasium.Env | RemoteEnv") -> tuple[gymnasium.Space, gymnas
 
 
 def told(error: Exception) -> str:
-    """What an environment raised, and the line that it came from; a ValueError of ours is a sentence by itself."""
+    """What an environment raised, and the user's line that it came from; a ValueError of ours is a whole sentence."""
     if isinstance(error, RemoteError):
         return str(error)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-    ours = not frames or Path(frames[-1].filename).is_relative_to(PACKAGE)
-    if ours and isinstance(error, ValueError):
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, ValueError) and frames and Path(frames[-1].filename).is_relative_to(PACKAGE):
         return str(error)
-    place = "" if ours else f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+    own = [frame for frame in frames if not installed(frame.filename)]
+    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
     return " ".join(f"{type(error).__name__}: {error}{place}".split())
+
+
+def installed(file: str) -> bool:
+    """Whether a source file belongs to the standard library, to this library or to an installed package."""
+    path = Path(file).resolve()
+    library = any(path.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
+    return file.startswith("<frozen") or library or path.is_relative_to(PACKAGE) or not PACKAGES.isdisjoint(path.parts)
 
 
 class Workers:
@@ -213,7 +221,7 @@ class _Worker:
         """Forget an environment."""
         self.environments.discard(number)
         if not self.environments and self._process is not None:
-            self._end()
+            _end(self._process, self._connection)
             self._stop()
 
     def ask(self, number: int, name: str, argument: Any) -> Future:
@@ -275,6 +283,7 @@ class _Worker:
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; from maxent.envs import workers; workers.serve({theirs.fileno()})"
         )
+        self._connection = ours
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.DEVNULL,
@@ -282,8 +291,7 @@ class _Worker:
             process_group=0,  # a Ctrl-C is for the parent, which knows what to do
         )
         theirs.close()
-        self._connection = ours
-        self._end = weakref.finalize(self, _end, self._process, ours)
+        weakref.finalize(self, _end, self._process, ours)
 
     def _lose(self, why: str) -> None:
         """End the process, if it has not ended, and blame the oldest request."""
@@ -294,9 +302,9 @@ class _Worker:
         """End the process, and cancel what has no answer."""
         if self._process is not None:
             self._process.kill()
-            self._end()
-            self._process = None
-            self.life += 1
+            _end(self._process, self._connection)
+        self._process = None
+        self.life += 1
         for request in self._waiting:
             request.answer.cancel()
         self._waiting.clear()

@@ -97,7 +97,7 @@ class Evaluator:
         `between` is called before every piece, and may raise.
 
         Raises:
-            EnvironmentFault: where one does not end.
+            EnvironmentFault: where one does not end, or shows what is not finite.
         """
         played = self._begin(roots, episodes=episodes)
         while not played.over.all():
@@ -108,6 +108,11 @@ class Evaluator:
                 )
             between()
             played = self._go_on(view, roots, played, explore=explore)
+        if not played.world.finite.all():
+            raise EnvironmentFault(
+                f"in the evaluation of member {int(np.argmin(played.world.finite))} an observation or a reward is not "
+                "finite"
+            )
         total, length, success = map(np.asarray, (played.total, played.length, played.success))
         return [
             [

@@ -51,6 +51,8 @@ class Loop:
         self.programs, self.shape, self.seeds = programs, shape, list(seeds)
         self.roots = programs.placed(streams.roots(seeds), MEMBER)
         self.step, self.updates = 0, 0
+        shapes = jax.eval_shape(programs.init, self.roots, swept)
+        devices.refuse_too_large(shapes, programs.mesh, devices.NETWORKS)
         self.learned: Learned = programs.init(self.roots, swept)
         self.carry: Tree = programs.initial_carry(shape)
         self.ahead = 0

@@ -17,7 +17,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from maxent import devices, observations
+from maxent import observations
 from maxent.replay import ring
 from maxent.settings import numbers, without_numbers
 from maxent.streams import stream
@@ -197,8 +197,6 @@ class Programs:
         """A fresh state for every member; `swept` overrides numbers of the config by name, arrays [member]."""
         members = roots.shape[0]
         values = {name: jnp.full(members, value) for name, value in numbers(self.config).items()} | swept
-        shapes = jax.eval_shape(self._initial_states, roots, values)
-        devices.refuse_too_large(shapes, self.mesh, devices.NETWORKS)
         state = self._initial_states(roots, values)
         learned = Learned(state, jnp.zeros((members, len(self.metrics))), jnp.zeros((), jnp.int32))
         return self.placed(learned, LEARNED)

@@ -377,6 +377,7 @@ def start(config: TrainConfig, settings: Any, env_kwargs: Mapping[str, Any], out
 def reopen(path: str | Path, best: bool = False) -> Driver:
     """The run in that folder, at its last or best checkpoint; one that has none yet is at its beginning."""
     config, settings, kwargs = folder.read(path)
+    folder.refuse_own_code(path, config.env)
     factory = Factory(config.env, kwargs, config.max_episode_steps)
     driver = Driver(config, settings, factory, path=Path(path))
     if best or checkpoint.begun(Path(path) / folder.CHECKPOINTS):

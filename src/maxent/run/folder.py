@@ -153,11 +153,13 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         ConfigError: where anything else is there, or a process trains in it.
     """
+    new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
+    if old.exists() and not path.exists():
+        old.rename(path)  # a process was killed between the two renames below
     if not path.is_dir() or not any(path.iterdir()):
         yield path
         return
     read(path)
-    new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
     with locked(path):
         for left in (new, old):
             shutil.rmtree(left, ignore_errors=True)
@@ -171,27 +173,28 @@ def replacing(path: Path) -> Iterator[Path]:
                 raise
         finally:
             shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def read(path: str | Path) -> tuple[TrainConfig, Any, dict[str, Any]]:
     """The run's own settings, the algorithm's and the environment's arguments.
 
     Raises:
-        ConfigError: where the folder is no run, or brings the code of its environment with it.
+        ConfigError: where the folder is no run.
     """
     file = Path(path) / CONFIG
     if not file.is_file():
         raise ConfigError(f"{path} is no run: it has no {CONFIG}; `maxent list runs` shows those there are")
-    config, settings, env_kwargs = from_tables(read_toml(file), str(file))
-    module, colon, _ = config.env.partition(":")
-    inside = (
-        Path(place, *module.split(".")).resolve().is_relative_to(file.parent.resolve())
-        for place in (*sys.path, os.getcwd())
-    )
-    if colon and any(inside):
-        raise ConfigError(f"{file} names code in its own folder, {config.env}: no file of a run is run")
-    return config, settings, env_kwargs
+    return from_tables(read_toml(file), str(file))
+
+
+def refuse_own_code(path: str | Path, env: str) -> None:
+    """A ConfigError where the environment that a run names would be imported from the run's own folder."""
+    module, colon, _ = env.partition(":")
+    for place in (*sys.path, os.getcwd()) if colon else ():
+        code = Path(place, *module.split(".")).resolve()
+        if code.is_relative_to(Path(path).resolve()) and (code.is_dir() or any(code.parent.glob(f"{code.name}.*"))):
+            raise ConfigError(f"{path} brings the code of its environment {env} with it: no file of a run is run")
 
 
 def from_tables(tables: Mapping[str, Any], where: str) -> tuple[TrainConfig, Any, dict[str, Any]]:

@@ -112,7 +112,7 @@ class TensorBoardLogger:
         events = [Event(wall_time=now, step=step, summary=Summary(value=values))]
         if self._file.empty():
             void = Event(wall_time=now, step=self._step + 1, session_log=SessionLog(status=SessionLog.START))
-            events = [Event(wall_time=now, file_version="brain.Event:2"), *([void] if self._step else []), *events]
+            events = [Event(wall_time=now, file_version="brain.Event:2"), void, *events]
         self._file.append(b"".join(_record(event.SerializeToString()) for event in events))
 
 
