@@ -483,7 +483,8 @@ def test_a_run_without_a_checkpoint_is_at_its_beginning(train, capsys):
     shutil.rmtree(run.path / folder.CHECKPOINTS)
     with pytest.raises(CheckpointError, match="no last checkpoint"):
         policy.load(run.path)
-    again = driver.reopen(run.path)
+    with pytest.warns(UserWarning, match="has no checkpoint: it begins again"):
+        again = driver.reopen(run.path)
     assert again.loop.step == 0 and again.learn(run.loop.step)
     for x, y in zip(whole, jax.tree.leaves((again.loop.learned, again.loop.ring)), strict=True):
         assert_array_equal(x, y)

@@ -157,6 +157,19 @@ def test_a_checkpoint_of_another_version_is_refused(run, capsys):
     assert "no last checkpoint" in refusal(capsys, "eval", "run")
 
 
+def test_what_a_resume_skips_is_said(run, capsys):
+    newest = sorted(Path("run/checkpoints").glob("step-*"))[-1]
+    damaged = Path(shutil.copytree(newest, newest.with_name("step-000000121")))
+    (damaged / "state.safetensors").write_bytes(b"123")
+    assert main(["eval", "run", "--episodes", "1"]) == 0
+    assert f"going back to {newest.name}" in capsys.readouterr().err
+    assert main(["resume", "run", "--steps", "125"]) == 0
+    assert f"maxent: warning: {damaged / 'state.safetensors'}" in capsys.readouterr().err
+    shutil.rmtree("run/checkpoints")
+    assert main(["resume", "run", "--steps", "5"]) == 0
+    assert "has no checkpoint: it begins again" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("ffmpeg", [True, False])
 def test_record(ffmpeg, run, capsys, monkeypatch):
     if ffmpeg:

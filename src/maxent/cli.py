@@ -85,7 +85,7 @@ class Resume:
         from maxent.command import console
         from maxent.run import driver
 
-        run = driver.reopen(self.run)
+        run = driver.reopen(self.run, warn=console.warn)
         if total <= run.loop.step and not run.history.evaluation_due:
             raise ConfigError(f"{self.run} has done {run.loop.step} steps of {total}: give a larger total with --steps")
         with folder.locked(Path(self.run)):
@@ -160,9 +160,10 @@ class Acting:
         """The policy that is asked for."""
         folder.read(self.run)
         use_compilation_cache()
+        from maxent.command import console
         from maxent.run import policy
 
-        loaded = policy.load(self.run, self.best, self.member, self.env_kwargs)
+        loaded = policy.load(self.run, self.best, self.member, self.env_kwargs, console.warn)
         startup.ends()
         return loaded
 

@@ -374,14 +374,17 @@ def start(config: TrainConfig, settings: Any, env_kwargs: Mapping[str, Any], out
     return driver
 
 
-def reopen(path: str | Path, best: bool = False) -> Driver:
+def reopen(path: str | Path, best: bool = False, warn: Callable[[str], None] = warnings.warn) -> Driver:
     """The run in that folder, at its last or best checkpoint; one that has none yet is at its beginning."""
     config, settings, kwargs = folder.read(path)
     folder.refuse_own_code(path, config.env)
     factory = Factory(config.env, kwargs, config.max_episode_steps)
     driver = Driver(config, settings, factory, path=Path(path))
+    driver.warn = warn
     if best or checkpoint.begun(Path(path) / folder.CHECKPOINTS):
         driver.restore(Path(path), best)
+    else:
+        warn(f"{path} has no checkpoint: it begins again")
     return driver
 
 

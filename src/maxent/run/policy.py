@@ -52,7 +52,13 @@ class Policy:
             envs.close()
 
 
-def load(path: str | Path, best: bool = False, member: int = 0, env_kwargs: Mapping[str, Any] | None = None) -> Policy:
+def load(
+    path: str | Path,
+    best: bool = False,
+    member: int = 0,
+    env_kwargs: Mapping[str, Any] | None = None,
+    warn: Callable[[str], None] = warnings.warn,
+) -> Policy:
     """A member's policy at the last or best checkpoint of a run, for its environment with other arguments if given.
 
     Raises:
@@ -70,7 +76,7 @@ def load(path: str | Path, best: bool = False, member: int = 0, env_kwargs: Mapp
     found, learned = checkpoint.first_whole(
         checkpoint.candidates(Path(path) / folder.CHECKPOINTS, best),
         lambda path: checkpoint.load_tree(path, "state", template),
-        warnings.warn,
+        warn,
     )
     step = checkpoint.read_manifest(found)["step"]
     view = jax.tree.map(lambda x: jnp.array(x[member : member + 1]), programs.algorithm.view(learned.state))
