@@ -126,7 +126,6 @@ def measure(algo: str, kills: int, runs: Path, rng: random.Random) -> dict[str, 
         "command": shlex.join(["python", *sys.argv]),
         "versions": folder.versions(),
         "machine": folder.machine(),
-        "git": folder.git_revision(),
         "schedule": SCHEDULE,
     }
 
@@ -145,8 +144,9 @@ def main() -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     path = RESULTS / "chaos.json"
     known = json.loads(path.read_text(encoding="utf-8"))["cases"] if path.exists() else {}
+    git = {"git": folder.git_revision()}  # before the results of the first case change the checkout
     for algo in arguments.cases or CASES:
-        known[algo] = measure(algo, -(-arguments.kills // len(CASES)), arguments.runs, rng)
+        known[algo] = measure(algo, -(-arguments.kills // len(CASES)), arguments.runs, rng) | git
         RESULTS.mkdir(exist_ok=True)
         path.write_text(json.dumps({"cases": known}, indent=1), encoding="utf-8")
 

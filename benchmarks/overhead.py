@@ -57,7 +57,7 @@ def train(run: Any, steps: int, at_first_report: Callable[[], None] = lambda: No
 
     started = time.perf_counter()
     run._learn(run.loop.step + steps, [report], [])
-    run._writer.wait()
+    run.keeper.wait()
     return time.perf_counter() - started
 
 
@@ -87,15 +87,15 @@ def measure_checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = begin(folder)
         every = type(run.config)(ENV).checkpoint_every
-        run._write_meanwhile("step")
-        run._writer.wait()
+        run.keeper.write_meanwhile("step")
+        run.keeper.wait()
         path, run.path = run.path, None
         sizes = []
 
         def with_checkpoint() -> float:
             run.loop.ring = run.loop.ring._replace(written=jnp.uint32(int(run.loop.ring.written) + every))
             before = {p.name for p in path.rglob("rows-*")}
-            seconds = train(run, arguments.steps, lambda: run._write_meanwhile("step"))
+            seconds = train(run, arguments.steps, lambda: run.keeper.write_meanwhile("step"))
             sizes.append(sum(p.stat().st_size for p in path.rglob("rows-*") if p.name not in before))
             return seconds
 

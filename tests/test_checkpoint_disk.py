@@ -234,7 +234,7 @@ def test_a_folder_that_is_gone_is_not_made_again(tmp_path):
     run = begin(tmp_path / "run")
 
     def vanish(progress):
-        run._hear_of_writing()
+        run.keeper.wait()
         if progress.step == 6:
             (tmp_path / "run").rename(tmp_path / "elsewhere")
 
@@ -356,7 +356,7 @@ def test_a_limit_of_the_system_itself(tmp_path):
         def limit(size):
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
         def callback(progress):
-            run._hear_of_writing()
+            run.keeper.wait()
             found.append([p.name for p in checkpoint.find(Path(sys.argv[1]) / "checkpoints")])
             if progress.step in (6, 10):
                 limit(3000 if progress.step == 6 else resource.RLIM_INFINITY)

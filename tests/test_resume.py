@@ -230,8 +230,8 @@ def test_an_evaluation_is_broken_off_and_made_up_for(number, error, step, tmp_pa
     assert (stopped.path / folder.EVALUATIONS).exists() == (step == 200)  # the earlier one's
     again = driver.reopen(stopped.path)
     assert again.loop.step == step and again.history.evaluation_due
-    monkeypatch.setattr(again, "_write", lambda writer: None)
-    monkeypatch.setattr(again, "_write_meanwhile", lambda kind: None)
+    monkeypatch.setattr(again.keeper, "write", lambda: None)
+    monkeypatch.setattr(again.keeper, "write_meanwhile", lambda kind: None)
     again.learn(step, [lambda progress: False])
     again = driver.reopen(stopped.path)
     assert again.history.evaluation_due and again.learn(200)
@@ -352,12 +352,12 @@ def test_rollback_goes_on_with_other_random_numbers(tmp_path, monkeypatch):
     warned: list[str] = []
     run.warn = warned.append
     run.learn(200)
-    assert calls == [150, 150, 150, 200] and run.attempt == 2
+    assert calls == [150, 150, 150, 200] and run.keeper.attempt == 2
     assert [("it fails" in w and "going back to step 100" in w) for w in warned] == [True, True]
     assert roots[0] != roots[1] != roots[2] == roots[3] and roots[0] != roots[2]
     assert [row["step"] for row in table(run.path / folder.PROGRESS)] == ["50", "100", "150", "200"]
     again = driver.reopen(run.path)
-    assert again.attempt == 2 and jax.random.key_data(again.loop.roots).tolist() == roots[3]
+    assert again.keeper.attempt == 2 and jax.random.key_data(again.loop.roots).tolist() == roots[3]
 
 
 def test_after_a_rollback_the_next_evaluation_is_the_best(tmp_path, monkeypatch):

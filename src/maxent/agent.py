@@ -313,7 +313,7 @@ def load(path: str | Path, env: AnyEnv | None = None, *, best: bool = False) -> 
     agent = object.__new__(CLASSES[config.algo])
     agent._env_kwargs = env_kwargs
     agent._open(config.env if env is None else env, config, settings, None)
-    agent._driver.restore(Path(path), best)
+    agent._driver.keeper.restore(Path(path), best)
     return agent
 
 

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maxent import devices, streams
+from maxent import devices
 from maxent.envs.host import Episode
-from maxent.loops.programs import MEMBER, RING, Learned, Programs
+from maxent.loops.programs import RING, Learned, Programs
 from maxent.replay import ring
 from maxent.replay.ring import Ring
 from maxent.types import Transition, Tree
@@ -49,7 +49,7 @@ class Loop:
 
     def __init__(self, programs: Programs, shape: tuple[int, int], seeds: Sequence[int], swept: dict[str, Any]) -> None:
         self.programs, self.shape, self.seeds = programs, shape, list(seeds)
-        self.roots = programs.placed(streams.roots(seeds), MEMBER)
+        self.roots = programs.roots(seeds)
         self.step, self.updates = 0, 0
         shapes = jax.eval_shape(programs.init, self.roots, swept)
         devices.refuse_too_large(shapes, programs.mesh, devices.NETWORKS)

@@ -5,7 +5,7 @@ loop, the ring and its write position are not.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from maxent import observations
+from maxent import observations, streams
 from maxent.replay import ring
 from maxent.settings import numbers, without_numbers
 from maxent.streams import stream
@@ -178,6 +178,10 @@ class Programs:
             return own(*args)
 
         return jax.jit(counted, donate_argnums=donate, static_argnames=static)
+
+    def roots(self, seeds: Sequence[int], attempt: int = 0) -> Array:
+        """The members' root keys, [member], where they belong; others for every further attempt at the same run."""
+        return self.placed(streams.roots(seeds, attempt), MEMBER)
 
     def placed(self, tree: Tree, specs: Any) -> Tree:
         """Arrays of NumPy or JAX, on the devices where they belong."""

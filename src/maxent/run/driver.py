@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maxent import devices, registry, streams
+from maxent import devices, registry
 from maxent.config import TrainConfig
 from maxent.envs.host import Envs, Episode, HostEnvs
 from maxent.envs.make import Factory
@@ -24,18 +24,16 @@ from maxent.loops.device import DeviceLoop
 from maxent.loops.evaluate import PARALLEL, Evaluator, evaluate
 from maxent.loops.host import HostLoop
 from maxent.loops.loop import Loop, Report
-from maxent.loops.programs import MEMBER, Programs
-from maxent.run import checkpoint, folder, guards, saving
+from maxent.loops.programs import Programs
+from maxent.run import checkpoint, folder, guards
 from maxent.run.history import EPISODES, PERIOD, History
 from maxent.run.interrupts import Interrupts
+from maxent.run.keeper import Keeper
 from maxent.run.loggers import CSVLogger, Logger, Patient, Row, TensorBoardLogger, cut_back
-from maxent.run.writer import Writer
 from maxent.settings import check
 from maxent.sweep import members, with_numbers
 from maxent.types import Algorithm, Spec
 
-MOST_ATTEMPTS = 10
-"""Times that a run goes back to a checkpoint before it stops."""
 FAR_OFF_SCALE = 100.0
 """An observation entry beyond this is worth a warning: networks start with unit scales in mind."""
 
@@ -92,14 +90,10 @@ class Driver:
         self._evaluator: Evaluator | None = None
         self.loop = self._begin(algorithm, envs)
         self.programs = self.loop.programs
-        self.attempt = 0
-        """How often the run has gone back to a checkpoint after a fault: each time with other random numbers."""
-        self._writer = Writer((path or Path()) / folder.CHECKPOINTS, config.keep_checkpoints)
         self.history = History(self.members)
         self.warn: Callable[[str], None] = warnings.warn
+        self.keeper = Keeper(path or Path(), config, self.loop, self.history, lambda message: self.warn(message))
         self._warned = False
-        self._cut = 0
-        self._damaged: list[Path] = []
         self._last_rows: Sequence[Row] = []
         self._interrupts = Interrupts(self.loop)
 
@@ -120,9 +114,6 @@ class Driver:
         refuse_unfit(algorithm, envs.spec)
         return HostLoop(Programs(algorithm, settings, envs.spec, mesh), envs, self.seeds, swept)
 
-    def _roots(self, seeds: Sequence[int], attempt: int = 0) -> jax.Array:
-        return self.programs.placed(streams.roots(seeds, attempt), MEMBER)
-
     def learn(self, total: int, callbacks: Sequence[Callback] = ()) -> bool:
         """Train until the step `total`; whether it got there. A run folder is kept up to date on the way.
 
@@ -141,18 +132,16 @@ class Driver:
                     try:
                         return self._learn_in_folder(self.path, total, callbacks)
                     except TrainingFault as fault:
-                        if self.config.on_fault == "stop" or self.attempt >= MOST_ATTEMPTS:
+                        if self.config.on_fault == "stop":
                             raise
-                        self._go_back(self.path, fault)
+                        self.keeper.go_back(fault)
 
     def _learn_in_folder(self, path: Path, total: int, callbacks: Sequence[Callback]) -> bool:
         """Train with the run's files open; but for a fault, the last moment is saved whatever happens."""
         members = range(len(self.seeds))
         tensorboard = [path / folder.TENSORBOARD / (f"member-{i}" if len(members) > 1 else "") for i in members]
         try:
-            for damaged in self._damaged:
-                checkpoint.set_aside(damaged)
-            self._damaged = []
+            self.keeper.set_damaged_aside()
             step, columns = self.loop.step, self.history.columns
             cut_back(path / folder.PROGRESS, step, columns(PERIOD, self.programs.metrics))
             cut_back(path / folder.EVALUATIONS, step - self.history.evaluation_due, columns(EPISODES))
@@ -181,12 +170,12 @@ class Driver:
         Raises:
             CheckpointError: where something cannot be written.
         """
-        self._hear_of_writing()
+        self.keeper.wait()
         left: list[Callable[[], Any]] = [logger.close for logger in loggers]
         if fault is not None:
             left.append(lambda: guards.write_report(path / folder.FAULT, fault, self._last_rows))
         elif self.loop.whole and self.loop.sound:
-            left.append(lambda: self._write(self._writer))
+            left.append(self.keeper.write)
         errors = []
         for write in left:
             try:
@@ -195,23 +184,6 @@ class Driver:
                 errors.append(error)
         if errors:
             raise _unwritable(path, errors[-1])
-
-    def _go_back(self, path: Path, fault: TrainingFault) -> None:
-        """Take up the last checkpoint with random numbers that were not used yet."""
-        attempt = self.attempt + 1
-        try:
-            self.restore(path)
-            for known in checkpoint.find(path / folder.CHECKPOINTS, "best"):
-                if saving.counters(known)["step"] > self.loop.step:  # of the attempt that is given up
-                    checkpoint.set_aside(known, "abandoned")
-            if not checkpoint.find(path / folder.CHECKPOINTS, "best"):
-                self.history.forget_best()
-        except (CheckpointError, OSError):
-            raise fault from None
-        self._writer.forget_after(self.loop.step)
-        self.attempt = attempt
-        self.loop.roots = self._roots(self.seeds, attempt)
-        self.warn(f"{fault}; going back to step {self.loop.step:,} with other random numbers")
 
     def evaluate(
         self,
@@ -226,12 +198,13 @@ class Driver:
         `between` is called before every step, or some of them, and may raise.
         """
         seeds = self.seeds if seed is None else [seed] * len(self.seeds)
+        roots = self.programs.roots(seeds)
         if self._evaluator is not None:
-            return self._evaluator.play(self.loop.view, self._roots(seeds), episodes, explore, between)
+            return self._evaluator.play(self.loop.view, roots, episodes, explore, between)
         parallel, restarts = min(episodes, PARALLEL), self.config.env_restarts
         envs = HostEnvs(self._make, seeds, parallel, stream="eval", restarts=restarts)
         try:
-            return evaluate(self.programs, self.loop.view, envs, self._roots(seeds), episodes, explore, between)
+            return evaluate(self.programs, self.loop.view, envs, roots, episodes, explore, between)
         finally:
             self.loop.faults += envs.faults
             envs.close()
@@ -243,51 +216,9 @@ class Driver:
             CheckpointError: where it cannot be written.
         """
         try:
-            self._write(Writer(path / folder.CHECKPOINTS, self.config.keep_checkpoints))
+            self.keeper.write(path)
         except OSError as error:
             raise _unwritable(path, error) from None
-
-    def _write(self, writer: Writer) -> None:
-        """Write a checkpoint of this moment, and return when it is there."""
-        writer.write(self._snapshot("step", writer.known()))
-        writer.wait()
-
-    def _write_meanwhile(self, kind: str) -> None:
-        """Write a checkpoint of this moment while the training goes on."""
-        self._hear_of_writing()
-        self._writer.write(self._snapshot(kind, self._writer.known()).detached())
-
-    def _hear_of_writing(self) -> None:
-        """Wait for the checkpoint that is being written; where it cannot be, the training goes on without."""
-        try:
-            self._writer.wait()
-        except OSError as error:
-            self.warn(
-                f"cannot write {error.filename} ({error.strerror}): training goes on in memory, and the next "
-                "checkpoint is tried in its turn"
-            )
-
-    def _snapshot(self, kind: str, known: Sequence[checkpoint.File]) -> checkpoint.Snapshot:
-        """All that a checkpoint of now holds; the best ones go without a replay."""
-        replays = self.programs.algorithm.feed == "replay"
-        with_rows = kind == "step" and (self.config.save_replay or not replays)
-        return saving.taken(kind, self.loop, self.history, self.attempt, with_rows, known)
-
-    def restore(self, path: Path, best: bool = False) -> None:
-        """Take up the last (or the best) whole checkpoint of a run folder.
-
-        Raises:
-            CheckpointError: where there is none, or every one is damaged.
-        """
-        loop, checkpoints = self.loop, path / folder.CHECKPOINTS
-        found, saved = checkpoint.first_whole(
-            checkpoint.candidates(checkpoints, best), lambda path: saving.read(path, loop), self.warn
-        )
-        candidates = checkpoint.candidates(checkpoints, best)
-        self._damaged = candidates[: candidates.index(found)] if found in candidates and not best else []
-        self.attempt = saved.counters["attempt"]
-        self._cut = saving.give_back(saved, loop, self.history, self._roots(self.seeds, self.attempt))
-        self._writer.know(found)
 
     def _learn(self, total: int, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> bool:
         config, every = self.config, self.config.log_every
@@ -306,12 +237,12 @@ class Driver:
             self._warn_of_scale(rows)
             ends = report.step >= total
             if self.path is not None:
-                if not self._writer.busy():
-                    self._hear_of_writing()
+                if not self.keeper.busy():
+                    self.keeper.wait()
                 if ends or _passed(config.eval_every, before, step):
                     self._evaluate_and_keep_best(loggers)
                 if not ends and _passed(config.checkpoint_every, before, step):
-                    self._write_meanwhile("step")
+                    self.keeper.write_meanwhile("step")
             if any([callback(Progress(step, total, rows)) is False for callback in callbacks]):
                 return False
             started = time.monotonic()
@@ -333,7 +264,7 @@ class Driver:
         means = [float(np.mean([e.total_reward for e in own])) for own in played]
         if np.mean(means) > np.mean(self.history.best):
             self.history.best = means
-            self._write_meanwhile("best")
+            self.keeper.write_meanwhile("best")
 
     def _tell_of_faults(self) -> None:
         for fault in self.loop.faults:
@@ -341,12 +272,12 @@ class Driver:
         self.loop.faults.clear()
 
     def _tell_of_cuts(self) -> None:
-        if self._cut:
+        if cut := self.keeper.cut:
             self.warn(
-                f"{self._cut} of the running episodes could not be brought back: with the same seed and actions the "
+                f"{cut} of the running episodes could not be brought back: with the same seed and actions the "
                 "environment went another way; they are cut, as by a time limit"
             )
-        self._cut = 0
+        self.keeper.cut = 0
 
     def _refuse_faults(self, report: Report, rows: Sequence[Row]) -> None:
         """A TrainingFault where a member has gone wrong."""
@@ -382,7 +313,7 @@ def reopen(path: str | Path, best: bool = False, warn: Callable[[str], None] = w
     driver = Driver(config, settings, factory, path=Path(path))
     driver.warn = warn
     if best or checkpoint.begun(Path(path) / folder.CHECKPOINTS):
-        driver.restore(Path(path), best)
+        driver.keeper.restore(Path(path), best)
     else:
         warn(f"{path} has no checkpoint: it begins again")
     return driver

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jax import Array
-
 from maxent.envs.host import Episode
 from maxent.errors import CheckpointError
 from maxent.loops.loop import Loop
@@ -66,10 +64,10 @@ def read(found: Path, loop: Loop) -> Saved:
     return Saved(own, loop.programs.placed(learned, LEARNED), moment, checkpoint.load_rows(found, loop.ring))
 
 
-def give_back(saved: Saved, loop: Loop, history: History, roots: Array) -> int:
+def give_back(saved: Saved, loop: Loop, history: History) -> int:
     """Let a loop and its history go on from there; how many running episodes could not be brought back."""
     counters = saved.counters
-    loop.learned, loop.roots, loop.whole = saved.learned, roots, True
+    loop.learned, loop.whole = saved.learned, True
     loop.step, loop.updates = counters["step"], counters["updates"]
     loop.learns_from, loop.ahead = counters["learns_from"], counters["ahead"]
     cut = int((~loop.resume(saved.moment, saved.rows)).sum())
