@@ -18,7 +18,7 @@ import tiny
 from maxent.config import TrainConfig
 from maxent.errors import CheckpointError
 from maxent.replay import ring
-from maxent.run import checkpoint, driver, files, folder, policy
+from maxent.run import checkpoint, driver, files, folder, policy, rowfiles
 from maxent.types import Leaf, Spec, Transition
 
 PER_FILE = 8
@@ -38,7 +38,7 @@ COUNTERS = {"step": 5, "text": "ü", "best": [None, 1.5]}
 
 @pytest.fixture(autouse=True)
 def short_files(monkeypatch):
-    monkeypatch.setattr(checkpoint, "ROWS_PER_FILE", PER_FILE)
+    monkeypatch.setattr(rowfiles, "ROWS_PER_FILE", PER_FILE)
 
 
 def filled(rows: int, capacity: int = 20) -> ring.Ring:

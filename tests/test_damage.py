@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import tiny
 from maxent.config import TrainConfig
 from maxent.errors import CheckpointError, ConfigError
-from maxent.run import checkpoint, driver, files, folder, saving
+from maxent.run import checkpoint, driver, files, folder, rowfiles, saving
 from maxent.run.loggers import cut_back, read_csv
 
 SETTINGS = tiny.SETTINGS.__class__(hidden_sizes=(4,), batch_size=4, buffer_size=16, learning_starts=2)
@@ -38,7 +38,7 @@ def trained(path: Path) -> driver.Driver:
 def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(driver, "Programs", tiny.programs)
-        patched.setattr(checkpoint, "ROWS_PER_FILE", 4)
+        patched.setattr(rowfiles, "ROWS_PER_FILE", 4)
         yield trained(tmp_path_factory.mktemp("damage") / "run")
 
 
@@ -396,12 +396,12 @@ HUNGRY = """
     import hashlib, resource, sys
     from pathlib import Path
     import test_damage
-    from maxent.run import checkpoint, files, saving
+    from maxent.run import checkpoint, files, rowfiles, saving
 
     def peak():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-    checkpoint.ROWS_PER_FILE = 4
+    rowfiles.ROWS_PER_FILE = 4
     run = test_damage.trained(Path(sys.argv[1]))
     (saved,) = checkpoint.find(run.path / "checkpoints")
     damaged = test_damage.Damaged(saved)

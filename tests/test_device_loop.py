@@ -14,10 +14,10 @@ import tiny
 from maxent import cli, registry
 from maxent.config import TrainConfig
 from maxent.envs import spaces
+from maxent.envs.contract import Episode, Stepped
 from maxent.envs.device import env as device
 from maxent.envs.device import worlds
 from maxent.envs.device.env import DeviceEnv
-from maxent.envs.host import Episode, Stepped
 from maxent.envs.make import Factory
 from maxent.errors import ConfigError, EnvironmentFault, TrainingFault
 from maxent.loops.device import DeviceLoop

@@ -18,7 +18,8 @@ import maxent
 import tiny
 from maxent import registry
 from maxent.config import TrainConfig
-from maxent.envs.host import Episode, HostEnvs
+from maxent.envs.contract import Episode
+from maxent.envs.host import HostEnvs
 from maxent.errors import CheckpointError, ConfigError, EnvironmentFault, Terminated, TrainingFault
 from maxent.loops.evaluate import evaluate
 from maxent.loops.host import HostLoop

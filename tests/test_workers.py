@@ -21,7 +21,8 @@ import worker_tasks
 from maxent.cli import main
 from maxent.config import TrainConfig
 from maxent.envs import workers
-from maxent.envs.host import HostEnvs, Stepped
+from maxent.envs.contract import Stepped
+from maxent.envs.host import HostEnvs
 from maxent.envs.make import Factory
 from maxent.envs.workers import Workers
 from maxent.errors import ConfigError, EnvironmentFault

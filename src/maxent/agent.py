@@ -27,7 +27,6 @@ from maxent.errors import CheckpointError, ConfigError
 from maxent.run import folder
 from maxent.run.driver import Callback, Driver, Evaluation
 from maxent.settings import build, without_numbers
-from maxent.types import Tree
 
 VECTOR_KWARGS = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers")
 """What `gymnasium.make_vec` adds to the arguments of one environment."""
@@ -161,11 +160,10 @@ class Agent:
             ConfigError: where the observation does not fit the observation space.
         """
         _refuse_unless_within("member", member, 0, len(self._driver.seeds) - 1)
-        count = _batch_size(self.observation_space, observation)
-        singles = [observation] if count is None else [_nth(observation, i) for i in range(count)]
         driver, programs = self._driver, self._driver.programs.of_one_device()
-        obs = spaces.empty_batch(programs.spec.obs, (1, len(singles)))
         try:
+            singles, batch = spaces.singles(self.observation_space, observation)
+            obs = spaces.empty_batch(programs.spec.obs, (1, len(singles)))
             for i, single in enumerate(singles):
                 spaces.write_observation(self.observation_space, single, obs, (0, i))
         except ValueError as error:
@@ -181,7 +179,7 @@ class Agent:
         self._predictions += 1
         taken = spaces.environment_action(self.action_space)
         actions = [taken(a) for a in np.asarray(action)[0]]
-        return (actions[0] if count is None else np.stack(actions)), state
+        return (np.stack(actions) if batch else actions[0]), state
 
     def q(self, observation: Any, action: Any, *, member: int = 0) -> np.ndarray:
         """What the critics believe of each action [batch, …], in the environment's own form, on one observation.
@@ -336,28 +334,3 @@ def _refuse_unless_within(name: str, value: Any, low: int, high: float = math.in
     if not low <= value <= high:
         upper = f" and at most {high}" if high < math.inf else ""
         raise ConfigError(f"{name} is {value}: it must be at least {low}{upper}")
-
-
-def _batch_size(space: gymnasium.Space, observation: Any) -> int | None:
-    """How many observations there are, None for a single one without a batch axis."""
-    if isinstance(space, gymnasium.spaces.Dict):
-        if not isinstance(observation, Mapping) or not space.spaces.keys() <= observation.keys():
-            raise ConfigError(f"predict: the observation must be a dictionary with the keys {list(space.spaces)}")
-        sizes = {_batch_size(sub, observation[key]) for key, sub in space.spaces.items()}
-        if len(sizes) > 1:
-            raise ConfigError(f"predict: the observation's arrays hold {sizes} observations: it must be one number")
-        return sizes.pop()
-    found = np.shape(observation)
-    if found == space.shape:
-        return None
-    if found[1:] == space.shape and found:
-        return found[0]
-    raise ConfigError(
-        f"predict: the observation has shape {found}: it must be {space.shape}, or that with a batch axis in front"
-    )
-
-
-def _nth(observation: Tree, i: int) -> Tree:
-    if isinstance(observation, Mapping):
-        return {key: _nth(value, i) for key, value in observation.items()}
-    return observation[i]

@@ -16,7 +16,7 @@ import gymnasium
 from gymnasium.wrappers import TimeLimit
 
 from maxent.envs import device, spaces, tasks
-from maxent.envs.workers import installed, told
+from maxent.envs.plain import installed, told
 from maxent.errors import ConfigError
 from maxent.types import Spec
 

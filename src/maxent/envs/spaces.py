@@ -4,7 +4,7 @@ Observations keep their structure and their own dtypes (64-bit numbers become 32
 Actions are float32 in [-1, 1]^d or int32 choices; only here are they scaled to the environment's bounds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,16 @@ def write_observation(space: spaces.Space, obs: Tree, out: Tree, at: tuple[int, 
             finite.
     """
     _write(space, obs, out, at, "observation")
+
+
+def singles(space: spaces.Space, obs: Tree) -> tuple[list[Tree], bool]:
+    """The observations of a batch, or the one that it is; and whether it was a batch.
+
+    Raises:
+        ValueError: where it is neither.
+    """
+    count = _batch_size(space, obs)
+    return ([obs], False) if count is None else ([_nth(obs, i) for i in range(count)], True)
 
 
 def empty_batch(spec: Tree, lead: tuple[int, ...]) -> Tree:
@@ -164,3 +174,26 @@ def _write(space: spaces.Space, obs: Tree, out: Tree, at: tuple[int, ...], where
         value = f"{np.asarray(obs)[entry]} ({array.dtype})"
         raise ValueError(f"{where}{list(entry) if entry else ''} is {value}, no finite number of {dtype}")
     out[at] = narrow
+
+
+def _batch_size(space: spaces.Space, observation: Any) -> int | None:
+    """How many observations there are, None for a single one without a batch axis."""
+    if isinstance(space, spaces.Dict):
+        if not isinstance(observation, Mapping) or not space.spaces.keys() <= observation.keys():
+            raise ValueError(f"the observation must be a dictionary with the keys {list(space.spaces)}")
+        sizes = {_batch_size(sub, observation[key]) for key, sub in space.spaces.items()}
+        if len(sizes) > 1:
+            raise ValueError(f"the observation's arrays hold {sizes} observations: it must be one number")
+        return sizes.pop()
+    found = np.shape(observation)
+    if found == space.shape:
+        return None
+    if found[1:] == space.shape and found:
+        return found[0]
+    raise ValueError(f"the observation has shape {found}: it must be {space.shape}, or that with a batch axis in front")
+
+
+def _nth(observation: Tree, i: int) -> Tree:
+    if isinstance(observation, Mapping):
+        return {key: _nth(value, i) for key, value in observation.items()}
+    return observation[i]

@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict
 
 from maxent.envs import spaces
-from maxent.envs.workers import told
+from maxent.envs.plain import told
 from maxent.types import Leaf, Spec, Tree
 
 AT_BOUND = 0.1

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from maxent.envs import spaces
-from maxent.envs.host import LARGEST, Episode, Journal, Stepped
+from maxent.envs.contract import LARGEST, Episode, Journal, Stepped
 from maxent.errors import ConfigError, EnvironmentFault
 from maxent.streams import episode_seed
 from maxent.types import Transition, Tree

@@ -9,18 +9,11 @@ A worker is a plain subprocess. A `multiprocessing.Process` would run the user's
 one would deadlock with JAX's threads. Nothing here needs JAX, so workers are small and start quickly.
 """
 
-import contextlib
 import multiprocessing
-import os
 import pickle
-import select
 import signal
 import subprocess
 import sys
-import sysconfig
-import threading
-import time
-import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -28,48 +21,17 @@ from concurrent.futures import Future
 from functools import partial
 from itertools import count, islice
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
 
-from maxent.errors import ConfigError, MaxentError
-
-PACKAGE, PACKAGES = Path(__file__).resolve().parents[1], {"site-packages", "dist-packages"}
-GRACE = 2.0
-"""Seconds in which a worker whose socket was closed may end by itself."""
-
-
-class Shown(NamedTuple):
-    """What one step of an environment gives."""
-
-    obs: Any
-    reward: float
-    discount: float
-    """0 where the episode terminated, else 1."""
-    boundary: bool
-    """Whether the episode is over."""
-    success: float | None
-    """1 or 0 at the end of an episode whose environment reports `is_success`."""
-
-
-class RemoteError(Exception):
-    """What an environment in a worker has raised, or what has become of its process; its text is whole."""
+from maxent.envs.plain import RemoteError, declared, perform, told
+from maxent.envs.serving import GRACE
+from maxent.errors import ConfigError
 
 
 class Lost(Exception):
     """An environment is not where its episode is, and not to blame for it."""
-
-
-def perform(env: gymnasium.Env, name: str, argument: Any) -> Any:
-    """Do what an environment is asked: "reset" with a seed gives an observation, "step" with an action `Shown`."""
-    if name == "reset":
-        obs, _ = env.reset(seed=argument)
-        return obs
-    obs, reward, terminated, truncated, info = env.step(argument)
-    over = bool(terminated or truncated)
-    success = float(info["is_success"]) if over and "is_success" in info else None
-    return Shown(obs, float(reward), float(not terminated), over, success)
 
 
 def ask(env: "gymnasium.Env | RemoteEnv", name: str, argument: Any) -> Callable[[], Any]:
@@ -87,29 +49,8 @@ def lost() -> Any:
 
 
 def spaces_of(env: "gymnasium.Env | RemoteEnv") -> tuple[gymnasium.Space, gymnasium.Space]:
-    """Those of the observations and the actions; None for one that it lacks, which is then refused as a space."""
-    if isinstance(env, RemoteEnv):
-        return env.spaces()
-    return getattr(env, "observation_space", None), getattr(env, "action_space", None)  # type: ignore[return-value]
-
-
-def told(error: Exception) -> str:
-    """What an environment raised, and the user's line that it came from; a ValueError of ours is a whole sentence."""
-    if isinstance(error, RemoteError):
-        return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    if isinstance(error, ValueError) and frames and Path(frames[-1].filename).is_relative_to(PACKAGE):
-        return str(error)
-    own = [frame for frame in frames if not installed(frame.filename)]
-    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-    return " ".join(f"{type(error).__name__}: {error}{place}".split())
-
-
-def installed(file: str) -> bool:
-    """Whether a source file belongs to the standard library, to this library or to an installed package."""
-    path = Path(file).resolve()
-    library = any(path.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
-    return file.startswith("<frozen") or library or path.is_relative_to(PACKAGE) or not PACKAGES.isdisjoint(path.parts)
+    """Those of the observations and the actions."""
+    return env.spaces() if isinstance(env, RemoteEnv) else declared(env)
 
 
 class Workers:
@@ -281,7 +222,7 @@ class _Worker:
     def _start(self) -> None:
         ours, theirs = multiprocessing.Pipe()
         code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from maxent.envs import workers; workers.serve({theirs.fileno()})"
+            f"import sys; sys.path[:] = {sys.path!r}; from maxent.envs import serving; serving.serve({theirs.fileno()})"
         )
         self._connection = ours
         self._process = subprocess.Popen(
@@ -329,61 +270,3 @@ def _end(process: subprocess.Popen, connection: Connection) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-# --- in the worker ------------------------------------------------------------------------------------------
-
-
-def serve(handle: int) -> None:
-    """Answer the requests that come through the socket of that file descriptor, until it is closed."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the parent ends in its own way, and closes the socket
-    threading.Thread(target=_leave_when_closed, args=(handle,), daemon=True).start()
-    envs: dict[int, gymnasium.Env] = {}
-    with contextlib.suppress(EOFError, OSError), Connection(handle) as connection:
-        while True:
-            for request in connection.recv():
-                connection.send_bytes(_answer(envs, *request))
-    for env in envs.values():
-        with contextlib.suppress(Exception):
-            env.close()
-
-
-def _answer(envs: dict[int, gymnasium.Env], number: int, name: str, argument: Any) -> bytes:
-    """What is sent back: whether all went well, and the answer or what was raised."""
-    try:
-        return pickle.dumps((True, _fulfil(envs, number, name, argument)))
-    except MaxentError as error:
-        return pickle.dumps((False, error))
-    except Exception as error:
-        remote = RemoteError(told(error))
-        remote.add_note(traceback.format_exc())
-        return pickle.dumps((False, remote))
-
-
-def _fulfil(envs: dict[int, gymnasium.Env], number: int, name: str, argument: Any) -> Any:
-    if name == "make":
-        env = envs[number] = _factory(argument)()
-        return spaces_of(env)
-    if name == "close":
-        return envs.pop(number).close() if number in envs else None
-    return perform(envs[number], name, argument)
-
-
-def _factory(pickled: bytes) -> Callable[[], gymnasium.Env]:
-    try:
-        return pickle.loads(pickled)
-    except (AttributeError, ImportError) as error:
-        raise ConfigError(
-            f"the environment cannot be imported in a worker process ({error}): put it into a module of its own, or "
-            "set env_workers to 0"
-        ) from None
-
-
-def _leave_when_closed(handle: int) -> None:
-    """End this process when its parent is gone, even where an environment hangs."""
-    watch = select.poll()
-    watch.register(handle, 0)  # that the other end was closed is told unasked
-    watch.poll()
-    time.sleep(GRACE)
-    os._exit(1)

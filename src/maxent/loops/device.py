@@ -20,10 +20,10 @@ import numpy as np
 from jax import Array
 
 from maxent.envs import spaces
+from maxent.envs.contract import Episode
 from maxent.envs.device import worlds
 from maxent.envs.device.env import DeviceEnv
 from maxent.envs.device.worlds import World
-from maxent.envs.host import Episode
 from maxent.errors import TrainingFault
 from maxent.loops.loop import Loop, Report, updates_due
 from maxent.loops.programs import LEARNED, MEMBER, RING, ROW, WHOLE, Learned, Programs

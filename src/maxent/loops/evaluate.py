@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from maxent.envs.contract import Envs, Episode
 from maxent.envs.device import worlds
 from maxent.envs.device.env import DeviceEnv
 from maxent.envs.device.worlds import World
-from maxent.envs.host import Envs, Episode
 from maxent.errors import EnvironmentFault
 from maxent.loops.programs import MEMBER, Programs
 from maxent.types import Tree

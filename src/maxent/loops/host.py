@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from maxent.envs.host import Envs, Episode, Journal, Stepped
+from maxent.envs.contract import Envs, Episode, Journal, Stepped
 from maxent.errors import TrainingFault
 from maxent.loops.loop import Loop, Report, updates_due
 from maxent.loops.programs import Programs

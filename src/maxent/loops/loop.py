@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from maxent import devices
-from maxent.envs.host import Episode
+from maxent.envs.contract import Episode
 from maxent.loops.programs import RING, Learned, Programs
 from maxent.replay import ring
 from maxent.replay.ring import Ring

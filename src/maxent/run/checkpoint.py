@@ -9,57 +9,38 @@
       replay/
         rows-000000000-000020001-3f2a9c1b.safetensors
 
-Replay rows are numbered from the beginning of the run and stored in files of at most `ROWS_PER_FILE`, which never
-change once written: a checkpoint writes the new rows and names the files that hold the others.
+The replay's rows are in files that never change once written (`maxent.run.rows`): a checkpoint writes the new rows and
+names the files that hold the others.
 """
 
 import errno
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from maxent.errors import CheckpointError
-from maxent.replay import ring
 from maxent.replay.ring import Ring
-from maxent.run import arrays, files
+from maxent.run import arrays, files, rowfiles
 from maxent.run.arrays import FILE, Form
+from maxent.run.files import COUNT
+from maxent.run.rowfiles import Block, File
 from maxent.types import Tree
 
 T = TypeVar("T")
 FORMAT, VERSION = "maxent-checkpoint", 4
 MANIFEST, STATE, MOMENT = "checkpoint.json", "state.safetensors", "moment.safetensors"
-COUNT = range(2**32)
-"""Steps, updates and rows: what JAX counts in 32 bits."""
-ROWS = FILE | {"start": COUNT, "stop": COUNT}
-REPLAY = {"written": COUNT, "files": [ROWS]}
 FORM = {
     "format": str, "version": int, "step": COUNT, "counters": object, "state": FILE, "moment": FILE,
     "replay": dict | None,
 }  # fmt: skip
 FOLDER = re.compile(r"(step|best)-(\d{9,})(?:-(\d{2,}))?")
-ROWS_FILE = re.compile(r"rows-\d{9,}-\d{9,}-[0-9a-f]{8}\.safetensors")
-ROWS_PER_FILE = 65_536
-
-File = dict[str, Any]
-"""A manifest's entry for a file."""
-
-
-class Block(NamedTuple):
-    """Rows of the replay that no file holds yet."""
-
-    start: int
-    stop: int
-    arrays: dict[str, np.ndarray]
 
 
 class Snapshot(NamedTuple):
@@ -93,7 +74,7 @@ def take(
     return Snapshot(
         kind, step, counters, arrays.copies(state), arrays.copies(moment),
         written=0 if rows is None else int(rows.written),
-        rows=None if rows is None else _rows(rows, known),
+        rows=None if rows is None else rowfiles.of_ring(rows, known),
     )  # fmt: skip
 
 
@@ -114,7 +95,7 @@ def write(folder: Path, snapshot: Snapshot) -> Path:
         aside.mkdir()
         replay = None
         if snapshot.rows is not None:
-            replay = {"written": snapshot.written, "files": list(_write_rows(folder / "replay", snapshot.rows))}
+            replay = {"written": snapshot.written, "files": list(rowfiles.write(folder / "replay", snapshot.rows))}
         manifest = {
             "format": FORMAT,
             "version": VERSION,
@@ -237,7 +218,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     if (manifest["state"]["name"], manifest["moment"]["name"]) != (STATE, MOMENT):
         raise damaged
     replay = manifest["replay"]
-    if replay is not None and not (files.fits(replay, REPLAY) and _consecutive(replay)):
+    if replay is not None and not rowfiles.sound(replay):
         raise damaged
     return manifest
 
@@ -250,13 +231,6 @@ def replay_files(checkpoint: Path) -> list[File]:
     """
     replay = read_manifest(checkpoint)["replay"]
     return [] if replay is None else replay["files"]
-
-
-def has_size(replay: Path, file: File) -> bool:
-    """Whether a file of the replay is still there, as long as it was."""
-    with suppress(OSError):
-        return bool((replay / file["name"]).stat().st_size == file["bytes"])
-    return False
 
 
 def load_tree(checkpoint: Path, part: str, template: Tree, growing: str = "", longest: int = 0) -> Tree:
@@ -281,73 +255,8 @@ def load_rows(checkpoint: Path, template: Ring) -> Ring | None:
     Raises:
         CheckpointError: where a file is damaged or does not fit.
     """
-    saved = read_manifest(checkpoint)["replay"]
-    if saved is None:
-        return None
-    rows, written = ring.capacity(template), saved["written"]
-    oldest = max(0, written - rows)
-    if saved["files"][0]["start"] > oldest:
-        raise CheckpointError(
-            f"the checkpoint {checkpoint} has not all of the replay's rows {oldest} to {written}: keep the buffer_size "
-            "that it was saved with"
-        )
-    full = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), _arrays(template))
-    for file in saved["files"]:
-        start, stop = max(file["start"], oldest), file["stop"]
-        if start >= stop:
-            continue
-        wanted = {
-            name: Form((stop - file["start"], *leaf.shape[1:]), leaf.dtype) for name, leaf in arrays.named(full).items()
-        }
-        found = arrays.read(checkpoint.parent / "replay", file, wanted)
-        for name, leaf in arrays.named(full).items():
-            leaf[np.arange(start, stop) % rows] = found[name][start - file["start"] :]
-    return Ring(**jax.tree.map(jnp.array, full), written=jnp.uint32(written))
-
-
-def _rows(rows: Ring, known: Sequence[File]) -> Iterator[File | Block]:
-    """The files that hold the ring's rows, and in their places those that none holds."""
-    written, size = int(rows.written), ring.capacity(rows)
-    oldest = max(0, written - size)
-    # The newest file is written again: its last row changes where an episode was cut by a resume.
-    whole = {(file["start"] // ROWS_PER_FILE, file["stop"]): file for file in known[:-1]}
-    for number in range(oldest // ROWS_PER_FILE, -(-written // ROWS_PER_FILE)):
-        start, stop = max(number * ROWS_PER_FILE, oldest), min((number + 1) * ROWS_PER_FILE, written)
-        file = whole.get((number, stop))
-        if file is not None and file["start"] <= start:
-            yield file
-        else:
-            # Blocks have one length, so that they are compiled once; what of the last is beyond its rows is cut off.
-            block = _block(_arrays(rows), np.int32(start % size), count=min(ROWS_PER_FILE, size))
-            yield Block(start, stop, {name: leaf[: stop - start] for name, leaf in arrays.copies(block).items()})
-
-
-@partial(jax.jit, static_argnames="count")
-def _block(rows: Tree, first: Array, *, count: int) -> Tree:
-    """So many rows from one on, without the whole ring leaving the device."""
-    size = jax.tree.leaves(rows)[0].shape[0]
-    at = (first + jnp.arange(count)) % size
-    return jax.tree.map(lambda leaf: leaf[at], rows)
-
-
-def _write_rows(folder: Path, rows: Iterable[File | Block]) -> Iterator[File]:
-    """Write what no file holds; the entries of all files."""
-    folder.mkdir(exist_ok=True)
-    for part in rows:
-        if isinstance(part, Block):
-            path = folder / f"rows-{part.start:09d}-{part.stop:09d}.safetensors"
-            yield arrays.write(path, part.arrays, digest_in_name=True) | {"start": part.start, "stop": part.stop}
-        else:
-            yield part
-    files.sync(folder)
-
-
-def _consecutive(replay: dict[str, Any]) -> bool:
-    """Whether the files hold every row from some on to the last written, each once."""
-    bounds = [(file["start"], file["stop"]) for file in replay["files"]]
-    follows = all(before[1] == after[0] for before, after in zip(bounds, bounds[1:]))
-    named = all(ROWS_FILE.fullmatch(file["name"]) for file in replay["files"])
-    return bool(bounds) and follows and named and all(a < b for a, b in bounds) and bounds[-1][1] == replay["written"]
+    replay = read_manifest(checkpoint)["replay"]
+    return None if replay is None else rowfiles.read(checkpoint.parent / "replay", replay, template)
 
 
 def _listed(folder: Path, kind: str) -> list[tuple[int, int, Path]]:
@@ -366,8 +275,3 @@ def _remove(checkpoint: Path) -> None:
     shutil.rmtree(hidden, ignore_errors=True)
     checkpoint.rename(hidden)
     shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _arrays(rows: Ring) -> dict[str, Tree]:
-    """Everything of a ring that has an entry a row."""
-    return {name: value for name, value in rows._asdict().items() if name != "written"}

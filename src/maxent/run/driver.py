@@ -16,7 +16,8 @@ import numpy as np
 
 from maxent import devices, registry
 from maxent.config import TrainConfig
-from maxent.envs.host import Envs, Episode, HostEnvs
+from maxent.envs.contract import Envs, Episode
+from maxent.envs.host import HostEnvs
 from maxent.envs.make import Factory
 from maxent.envs.workers import Workers
 from maxent.errors import CheckpointError, ConfigError, TrainingFault

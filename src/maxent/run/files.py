@@ -14,6 +14,8 @@ from typing import Any
 
 from maxent.errors import CheckpointError
 
+COUNT = range(2**32)
+"""Steps, updates and rows: what JAX counts in 32 bits."""
 MOST_JSON = 6 << 20
 """Bytes of the largest JSON file that is read or written."""
 BYTES_PER_BRACKET = 12

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from maxent.envs.host import Episode
+from maxent.envs.contract import Episode
 from maxent.errors import TrainingFault
 from maxent.loops.loop import Loop, Report
 from maxent.run import guards
+from maxent.run.files import COUNT
 from maxent.run.loggers import Row
 from maxent.sweep import Member
 
@@ -22,7 +23,7 @@ PERIOD = ("updates", "episodes", "wall_time", "steps_per_second", "return_mean",
 EPISODES = ("episode", "env_seed", "return", "length", "success")
 """Columns of evaluations.csv."""
 
-COUNT, NUMBER = range(2**32), int | float
+NUMBER = int | float
 EPISODE = (COUNT, COUNT, range(2**63), range(-1, 2**63), NUMBER, range(2**63), NUMBER | None)
 COUNTERS = {
     "wall_time": NUMBER, "episodes": [range(2**63)], "recent": [[EPISODE]], "best": [NUMBER | None],

@@ -8,6 +8,7 @@ from maxent.errors import CheckpointError, TrainingFault
 from maxent.loops.loop import Loop
 from maxent.run import checkpoint, folder, saving
 from maxent.run.history import History
+from maxent.run.rowfiles import File
 from maxent.run.writer import Writer
 
 MOST_ATTEMPTS = 10
@@ -104,7 +105,7 @@ class Keeper:
     def _into(self, path: Path) -> Writer:
         return Writer(path / folder.CHECKPOINTS, self._config.keep_checkpoints)
 
-    def _snapshot(self, kind: str, known: Sequence[checkpoint.File]) -> checkpoint.Snapshot:
+    def _snapshot(self, kind: str, known: Sequence[File]) -> checkpoint.Snapshot:
         replays = self.loop.programs.algorithm.feed == "replay"
         with_rows = kind == "step" and (self._config.save_replay or not replays)
         return saving.taken(kind, self.loop, self.history, self.attempt, with_rows, known)

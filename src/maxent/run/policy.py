@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from maxent import registry, streams
-from maxent.envs.host import Episode, HostEnvs
+from maxent.envs.contract import Episode
+from maxent.envs.host import HostEnvs
 from maxent.envs.make import Factory
 from maxent.errors import ConfigError
 from maxent.loops.evaluate import PARALLEL, Evaluator, evaluate

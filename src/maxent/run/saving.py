@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maxent.envs.host import Episode
+from maxent.envs.contract import Episode
 from maxent.errors import CheckpointError
 from maxent.loops.loop import Loop
 from maxent.loops.programs import LEARNED, Learned
 from maxent.replay.ring import Ring
 from maxent.run import checkpoint, files
-from maxent.run.history import COUNT, COUNTERS, EPISODE, History
+from maxent.run.files import COUNT
+from maxent.run.history import COUNTERS, EPISODE, History
+from maxent.run.rowfiles import File
 from maxent.types import Tree
 
 FORM = COUNTERS | {
@@ -30,7 +32,7 @@ class Saved(NamedTuple):
 
 
 def taken(
-    kind: str, loop: Loop, history: History, attempt: int, with_rows: bool, known: Sequence[checkpoint.File]
+    kind: str, loop: Loop, history: History, attempt: int, with_rows: bool, known: Sequence[File]
 ) -> checkpoint.Snapshot:
     """All that a checkpoint of now holds."""
     counters = history.counters() | {

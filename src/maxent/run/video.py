@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 
-from maxent.envs.host import Episode
+from maxent.envs.contract import Episode
 from maxent.envs.make import Factory
 from maxent.errors import ConfigError
 from maxent.run import folder

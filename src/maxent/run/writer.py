@@ -6,8 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from maxent.errors import CheckpointError
-from maxent.run import checkpoint
-from maxent.run.checkpoint import File, Snapshot
+from maxent.run import checkpoint, rowfiles
+from maxent.run.checkpoint import Snapshot
+from maxent.run.rowfiles import File
 
 
 class Writer:
@@ -28,7 +29,7 @@ class Writer:
     def known(self) -> list[File]:
         """The files that hold the replay in the last checkpoint of this run: the next one need not write them again."""
         replay = self.folder / "replay"
-        return [file for file in self._known if checkpoint.has_size(replay, file)]
+        return [file for file in self._known if rowfiles.has_size(replay, file)]
 
     def know(self, found: Path) -> None:
         """Go on from that checkpoint, which this run was restored from or has just written."""
