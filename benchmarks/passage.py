@@ -45,7 +45,8 @@ def grid(points: int, half_width: float) -> Array:
 def between(value: Array, positions: Array) -> Array:
     """The values [points, points] of a grid at positions [n, 2] between its points."""
     half_width = two_passage.TwoPassage.half_width
-    return map_coordinates(value, (positions.T + half_width) / (2 * half_width) * (len(value) - 1), order=1, mode="nearest")
+    indices = (positions.T + half_width) / (2 * half_width) * (len(value) - 1)
+    return map_coordinates(value, indices, order=1, mode="nearest")
 
 
 def soft_q(value: Array, positions: Array, actions: Array) -> Array:

@@ -219,7 +219,17 @@ def two_passage() -> str:
         needed = [np.inf if steps is None else steps for steps in r["steps_to_relearn"]["members"]]
         median, worst = (f"{x:,.0f}" if np.isfinite(x) else f"> {limit:,}" for x in (np.median(needed), max(needed)))
         lines.append(f"| {name} | {r['steps']:,} | {len(r['seeds'])} | {shares} | {median}, {worst} |")
-    return "\n".join(lines)
+    lines += [
+        "",
+        "| exact soft-optimal policy, temperature | open | through the lower passage | blocked |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['temperature']:g} | {r['open']:.1%} | {r['open, lower passage']:.1%} | {r['blocked']:.1%} |"
+        for record in load("passage.json")
+        for r in record["temperatures"]
+    ]
+    return "\n".join([*lines, "", "`benchmarks/toys.py two-passage` and `benchmarks/passage.py` measure it."])
 
 
 GROWTH = {

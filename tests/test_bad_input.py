@@ -133,6 +133,7 @@ COMMAND = [
     (f"{P} --sac.hidden_sizes [10_000_000,10_000_000]", ["what is learned needs", "lower hidden_sizes"]),
     (f"{P} --sac.critics 1_000_000_000", ["sac.critics", "at most 1024"]),
     (f"{P} --sac.utd 1e30", ["sac.utd", "at most 1000000"]),
+    (f"{P} --steps 4_000_000_000 --sac.utd 2", ["sac.utd is 2", "4,000,000,000", "4,294,967,295 updates"]),
     (f"{P} --sac.log-std-min -1e400", ["log_std_min", "finite"]),
     (f"{P} --sac.n_steps 5", ["did you mean --sac.n-step?"]),
     ("train os:system", ["os:system belongs to an installed package"]),

@@ -35,7 +35,7 @@ from maxent.envs.host import HostEnvs
 from maxent.envs.spaces import empty_batch, spec_of, write_observation
 from maxent.errors import ConfigError
 from maxent.loops.host import HostLoop
-from maxent.loops.programs import Programs
+from maxent.loops.programs import Programs, refuse_unfit
 from maxent.replay import ring
 from maxent.run import driver
 from maxent.settings import numbers
@@ -353,10 +353,10 @@ def test_actions_of_a_kind_it_does_not_take_are_refused(name: str) -> None:
     for kind, space in ACTIONS.items():
         spec = spec_of(VECTOR, space)
         if kind in algorithm.actions:
-            driver.refuse_unfit(algorithm, spec)
+            refuse_unfit(algorithm, spec)
             continue
         with pytest.raises(ConfigError) as error:
-            driver.refuse_unfit(algorithm, spec)
+            refuse_unfit(algorithm, spec)
         before, _, able = str(error.value).partition(": use ")
         assert before == f"{name} does not take {kind} actions"
         assert able.split(" or ") == [other for other, of in CASES if of == kind]

@@ -33,8 +33,8 @@ def train(run: Driver, total: int) -> int:
         print(f"maxent: fault: {fault}", file=sys.stderr)
         return FAULT
     except KeyboardInterrupt as interrupt:
-        begun = checkpoint.begun(path / folder.CHECKPOINTS)
-        saved = f"saved at step {run.loop.step:,}" if begun else "nothing is saved yet"
+        step = checkpoint.last_step(path / folder.CHECKPOINTS)  # after a second signal not the one it was at
+        saved = "nothing is saved yet" if step is None else f"saved at step {step:,}"
         left = run.loop.step < total or run.history.evaluation_due
         again = f"continue with: maxent resume {shlex.quote(str(path))}" if left else "it was the last one"
         print(f"maxent: interrupted, {saved}; {again}", file=sys.stderr)

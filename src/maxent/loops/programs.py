@@ -17,7 +17,8 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from maxent import observations, streams
+from maxent import observations, registry, streams
+from maxent.errors import ConfigError
 from maxent.replay import ring
 from maxent.settings import numbers, without_numbers
 from maxent.streams import stream
@@ -138,9 +139,13 @@ class Programs:
 
     Over a mesh of devices, each device has its share of the members. Nothing that a member does needs another one, so
     every device runs the same program on its own members alone.
+
+    Raises:
+        ConfigError: where the algorithm cannot act in the action space, or there is nothing to act on.
     """
 
     def __init__(self, algorithm: Algorithm, config: Any, spec: Spec, mesh: Mesh | None = None) -> None:
+        refuse_unfit(algorithm, spec)
         self.algorithm, self.config, self.spec, self.mesh = algorithm, config, spec, mesh
         self.pure = pure = Pieces(algorithm, config, spec)
         self.metrics = pure.metrics
@@ -227,3 +232,14 @@ class Programs:
 def _finite(state: Tree) -> Array:
     """Whether all numbers of one member's state are, but for -∞, the logarithm of a temperature of 0."""
     return jnp.stack([(jnp.isfinite(x) | jnp.isneginf(x)).all() for x in jax.tree.leaves(state)]).all()
+
+
+def refuse_unfit(algorithm: Algorithm, spec: Spec) -> None:
+    """A ConfigError where the algorithm cannot act in the action space, naming those that can."""
+    kind = "continuous" if spec.continuous else "discrete"
+    if kind not in algorithm.actions:
+        able = [name for name in registry.ALGORITHMS if kind in registry.algorithm(name).actions]
+        others = f"use {' or '.join(able)}" if able else "no algorithm here takes them yet"
+        raise ConfigError(f"{algorithm.name} does not take {kind} actions: {others}")
+    if not jax.tree.leaves(spec.obs):
+        raise ConfigError("the observation space is empty: there is nothing to act on")

@@ -138,6 +138,12 @@ def begun(folder: Path) -> bool:
     return bool([*_listed(folder, "step"), *folder.glob("damaged-step-*")])
 
 
+def last_step(folder: Path) -> int | None:
+    """The step of the last checkpoint; None where there is none."""
+    found = _listed(folder, "step")
+    return found[-1][0] if found else None
+
+
 def candidates(folder: Path, best: bool = False) -> list[Path]:
     """The last checkpoint, or that of the best evaluation, and those before it, newest first.
 

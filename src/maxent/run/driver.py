@@ -10,12 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from maxent import devices, registry
-from maxent.config import TrainConfig
+from maxent.config import MOST_STEPS, TrainConfig
 from maxent.envs.contract import Envs, Episode
 from maxent.envs.host import HostEnvs
 from maxent.envs.make import Factory
@@ -33,7 +32,7 @@ from maxent.run.keeper import Keeper
 from maxent.run.loggers import CSVLogger, Logger, Patient, Row, TensorBoardLogger, cut_back
 from maxent.settings import check
 from maxent.sweep import members, with_numbers
-from maxent.types import Algorithm, Spec
+from maxent.types import Algorithm
 
 FAR_OFF_SCALE = 100.0
 """An observation entry beyond this is worth a warning: networks start with unit scales in mind."""
@@ -84,6 +83,7 @@ class Driver:
         check(config, "train")
         check(settings, config.algo)
         self.config, self.settings, self.factory, self.path = config, settings, factory, path
+        self._refuse_too_many(config.steps)
         self.members = members(config, settings)
         self.seeds = [member.seed for member in self.members]
         algorithm = registry.algorithm(config.algo)
@@ -107,13 +107,20 @@ class Driver:
         if device is not None:
             if config.env_workers:
                 raise ConfigError(f"train.env_workers is {config.env_workers}, and {config.env} runs on the device")
-            refuse_unfit(algorithm, device.spec)
             programs = Programs(algorithm, settings, device.spec, mesh)
             self._evaluator = Evaluator(programs, device)
             return DeviceLoop(programs, device, config.envs, self.seeds, swept)
         envs = envs or HostEnvs(self._make, self.seeds, config.envs, restarts=config.env_restarts)
-        refuse_unfit(algorithm, envs.spec)
         return HostLoop(Programs(algorithm, settings, envs.spec, mesh), envs, self.seeds, swept)
+
+    def _refuse_too_many(self, steps: int) -> None:
+        """A ConfigError where so many steps ask for more updates than are counted in 32 bits."""
+        utd = getattr(self.settings, "utd", 0.0)
+        if steps * utd > MOST_STEPS:
+            raise ConfigError(
+                f"{self.config.algo}.utd is {utd:g} and the steps are {steps:,}: together they may be at most "
+                f"{MOST_STEPS:,} updates"
+            )
 
     def learn(self, total: int, callbacks: Sequence[Callback] = ()) -> bool:
         """Train until the step `total`; whether it got there. A run folder is kept up to date on the way.
@@ -123,8 +130,9 @@ class Driver:
 
         Raises:
             TrainingFault: where training has gone wrong; the last checkpoint is then one from before.
-            ConfigError: where another process trains in the same run folder.
+            ConfigError: where another process trains in the same run folder, or the updates are too many.
         """
+        self._refuse_too_many(total)
         with self._interrupts.held():
             if self.path is None:
                 return self._learn(total, callbacks, [])
@@ -318,17 +326,6 @@ def reopen(path: str | Path, best: bool = False, warn: Callable[[str], None] = w
     else:
         warn(f"{path} has no checkpoint: it begins again")
     return driver
-
-
-def refuse_unfit(algorithm: Algorithm, spec: Spec) -> None:
-    """A ConfigError where the algorithm cannot act in the action space, naming those that can."""
-    kind = "continuous" if spec.continuous else "discrete"
-    if kind not in algorithm.actions:
-        able = [name for name in registry.ALGORITHMS if kind in registry.algorithm(name).actions]
-        others = f"use {' or '.join(able)}" if able else "no algorithm here takes them yet"
-        raise ConfigError(f"{algorithm.name} does not take {kind} actions: {others}")
-    if not jax.tree.leaves(spec.obs):
-        raise ConfigError("the observation space is empty: there is nothing to act on")
 
 
 def with_total(config: TrainConfig, steps: int) -> TrainConfig:
