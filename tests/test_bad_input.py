@@ -188,6 +188,7 @@ COMMAND = [
     (f"{P} --sac.activation relux", ["'relux'", "'relu'"]),
     (f"{P} --sac.hidden_sizes 8", ["sac.hidden_sizes is 8", "a list"]),
     (f"{P} --sac.hidden_sizes [8,0]", ["hidden_sizes", "at least one unit"]),
+    (f"{P} --sac.hidden_sizes 8,0", ["hidden_sizes", "at least one unit"]),
     (f"{P} --sac.hidden_sizes [[8]]", ["hidden_sizes is [8]", "a whole number"]),
     (f"{P} --sac.hidden_sizes {2000 * '['}", ["hidden_sizes"]),
     # settings that contradict each other

@@ -19,6 +19,9 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from maxent.errors import ConfigError
 from maxent.settings import ELSEWHERE, build, parse_value, suggestion
 
+BARE_LIST = re.compile(r"\d+(,\d+)+")
+"""Whole numbers as shells like them, without brackets and spaces: no other value looks so."""
+
 
 def read(
     cls: type, words: Sequence[str], command: str, default: Any = None, extra: Mapping[str, Any] | None = None
@@ -115,7 +118,7 @@ def _value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=_kind(info.type),
-        instance_from_str=lambda words: parse_value(words[0]),
+        instance_from_str=lambda words: parse_value(f"[{words[0]}]" if BARE_LIST.fullmatch(words[0]) else words[0]),
         is_instance=lambda value: True,
         str_from_instance=lambda value: [value if isinstance(value, str) else json.dumps(value)],
     )

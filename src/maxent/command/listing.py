@@ -67,4 +67,4 @@ def runs(root: Path) -> Iterator[str]:
         step = int(progress[-1]["step"]) if progress else 0
         last = [float(row["return"]) for row in evaluations if row["step"] == evaluations[-1]["step"] and row["return"]]
         result = f"return {sum(last) / len(last):10.1f}" if last else ""
-        yield f"{path!s:{width}}  {step:>11,}/{config.steps:,} steps  {result}".rstrip()
+        yield f"{path!s:{width}}  {step:>11,}/{max(step, config.steps):,} steps  {result}".rstrip()
