@@ -99,8 +99,8 @@ def main() -> None:
     """Solve the maze at the temperatures that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.05, 0.1, 0.15, 0.2])
-    parser.add_argument("--points", type=int, default=161, help="of the grid of positions, in each coordinate")
-    parser.add_argument("--actions", type=int, default=11, help="in each coordinate")
+    parser.add_argument("--points", type=int, default=81, help="of the grid of positions, in each coordinate")
+    parser.add_argument("--actions", type=int, default=9, help="in each coordinate")
     arguments = parser.parse_args()
     actions = grid(arguments.actions, 1.0)
     rows = []
