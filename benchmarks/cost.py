@@ -67,7 +67,7 @@ def measure_memory(arguments: argparse.Namespace) -> dict[str, Any]:
     nearly_empty = resident()
     loop.ring = filled(loop.ring)
     run(loop, arguments.steps)
-    rows = {name: array.nbytes for name, array in loop.ring._asdict().items()}
+    rows = {name: sum(leaf.nbytes for leaf in jax.tree.leaves(part)) for name, part in loop.ring._asdict().items()}
     return {
         "transitions": programs.config.buffer_size,
         "replay_megabytes": sum(leaf.nbytes for leaf in jax.tree.leaves(loop.ring)) / MEGABYTE,
