@@ -2,9 +2,10 @@
 
     python benchmarks/passage.py --temperatures 0.05 0.1 0.15
 
-Soft value iteration on a grid of positions and of actions, with both passages open; values between the grid's points
-are linear, the first observation's noise and the steps' continuity stay. Then its Boltzmann policy plays episodes of 50
-steps, with the upper passage open and closed. The results go to benchmarks/results/passage.json.
+Soft value iteration on a grid of positions and of actions, with both passages open. Values between the grid's points
+are linear; so those inside the wall, where a point moves freely, leak into the passages' edges, by less than a cell. On
+a grid twice as fine the figures are the same to a tenth of a per cent. Then its Boltzmann policy plays episodes of 50
+steps from random first positions, with the upper passage open and closed. Results: benchmarks/results/passage.json.
 """
 
 import argparse

@@ -1,5 +1,8 @@
 """The Python object: Stable-Baselines3's signatures, every kind of environment, saving and loading."""
 
+import gc
+import weakref
+
 import gymnasium
 import numpy as np
 import pytest
@@ -42,6 +45,18 @@ def test_every_algorithm_has_a_public_class_of_its_name():
     assert CLASSES.keys() == ALGORITHMS.keys()
     for name, cls in CLASSES.items():
         assert cls.algorithm == name and getattr(maxent, cls.__name__) is cls
+
+
+def test_an_agent_that_is_let_go_frees_its_memory_at_once():
+    """Its replay may be most of a device: nothing may wait for a collection of cycles."""
+    agent = maxent.SAC(Thermostat, seed=3, **TINY)
+    left = [weakref.ref(part) for part in (agent._driver, agent._driver.loop)]
+    gc.disable()
+    try:
+        del agent
+        assert [part() for part in left] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_predict_takes_one_observation_or_a_batch(agent):

@@ -133,6 +133,7 @@ COMMAND = [
     (f"{P} --sac.hidden_sizes [10_000_000,10_000_000]", ["what is learned needs", "lower hidden_sizes"]),
     (f"{P} --sac.critics 1_000_000_000", ["sac.critics", "at most 1024"]),
     (f"{P} --sac.utd 1e30", ["sac.utd", "at most 1000000"]),
+    (f"{P} --steps 100,000", ["train.steps is '100,000'"]),
     (f"{P} --steps 4_000_000_000 --sac.utd 2", ["sac.utd is 2", "4,000,000,000", "4,294,967,295 updates"]),
     (f"{P} --sac.log-std-min -1e400", ["log_std_min", "finite"]),
     (f"{P} --sac.n_steps 5", ["did you mean --sac.n-step?"]),
@@ -188,7 +189,7 @@ COMMAND = [
     (f"{P} --sac.activation relux", ["'relux'", "'relu'"]),
     (f"{P} --sac.hidden_sizes 8", ["sac.hidden_sizes is 8", "a list"]),
     (f"{P} --sac.hidden_sizes [8,0]", ["hidden_sizes", "at least one unit"]),
-    (f"{P} --sac.hidden_sizes 8,0", ["hidden_sizes", "at least one unit"]),
+    (f"{P} --sac.hidden_sizes 1_000,0", ["hidden_sizes", "at least one unit"]),
     (f"{P} --sac.hidden_sizes [[8]]", ["hidden_sizes is [8]", "a whole number"]),
     (f"{P} --sac.hidden_sizes {2000 * '['}", ["hidden_sizes"]),
     # settings that contradict each other

@@ -5,10 +5,12 @@ import csv
 import errno
 import io
 import os
+import signal
 import struct
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -242,6 +244,26 @@ def test_a_folder_that_is_gone_is_not_made_again(tmp_path):
         run.learn(8, [vanish])
     assert run.loop.step == 8 and not (tmp_path / "run").exists()
     assert "step-000000004" in states(tmp_path / "elsewhere")
+
+
+def test_a_wait_that_is_interrupted_can_be_repeated(tmp_path, monkeypatch):
+    """The writing goes on, and the process does not end before it has."""
+    run, going = begin(tmp_path / "run"), threading.Event()
+    write = checkpoint.write
+
+    def slowly(folder, snapshot):
+        assert going.wait(60)
+        return write(folder, snapshot)
+
+    monkeypatch.setattr(checkpoint, "write", slowly)
+    run.keeper.write_meanwhile("step")
+    threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        run.keeper.wait()
+    assert run.keeper.busy()
+    going.set()
+    run.keeper.wait()
+    assert not run.keeper.busy() and checkpoint.last_step(tmp_path / "run" / "checkpoints") == 0
 
 
 def test_an_interrupt_that_cannot_save_is_not_taken_for_one_that_did(tmp_path):

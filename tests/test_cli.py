@@ -157,6 +157,15 @@ def test_a_checkpoint_of_another_version_is_refused(run, capsys):
     assert "no last checkpoint" in refusal(capsys, "eval", "run")
 
 
+def test_a_refused_total_changes_nothing(run, capsys):
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace("utd = 1.0\n", "utd = 2.0\n"))
+    before = config.read_bytes()
+    assert b"utd = 2.0" in before
+    assert "4,294,967,295 updates" in refusal(capsys, "resume", "run", "--steps", "4000000000")
+    assert config.read_bytes() == before
+
+
 def test_what_a_resume_skips_is_said(run, capsys):
     newest = sorted(Path("run/checkpoints").glob("step-*"))[-1]
     damaged = Path(shutil.copytree(newest, newest.with_name("step-000000121")))
@@ -209,6 +218,10 @@ def test_list(run, capsys):
     assert "sac" in capsys.readouterr().out.split()
     assert main(["list", "runs", "--root", "."]) == 0
     assert "run  " in (line := capsys.readouterr().out) and "120/120 steps" in line
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace("steps = 120\n", "steps = 60\n"))  # as where an agent learned on
+    assert main(["list", "runs", "--root", "."]) == 0
+    assert "120/120 steps" in capsys.readouterr().out
 
 
 def test_the_command_line_goes_over_the_config_file(workplace, capsys):

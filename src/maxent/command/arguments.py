@@ -1,7 +1,8 @@
 """Words of the command line → an object of a dataclass whose fields are its options.
 
 tyro knows the options and writes the help, from the sentences under the fields. Values are read as TOML and checked by
-`maxent.config`, so that the command line and config files take the same and complain alike, in one line.
+`maxent.config`, so that the command line and config files take the same and complain alike, in one line; only a list
+may also stand without its brackets.
 """
 
 import contextlib
@@ -18,9 +19,6 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from maxent.errors import ConfigError
 from maxent.settings import ELSEWHERE, build, parse_value, suggestion
-
-BARE_LIST = re.compile(r"\d+(,\d+)+")
-"""Whole numbers as shells like them, without brackets and spaces: no other value looks so."""
 
 
 def read(
@@ -115,13 +113,19 @@ def _value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
     """How an option's word becomes a value: as in a config file. Texts and lists of texts are left to tyro."""
     if info.type is str or typing.get_args(info.type)[:1] == (str,) or is_dataclass(info.type):
         return None
+    many = typing.get_origin(info.type) is tuple
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=_kind(info.type),
-        instance_from_str=lambda words: parse_value(f"[{words[0]}]" if BARE_LIST.fullmatch(words[0]) else words[0]),
+        instance_from_str=lambda words: parse_value(_bracketed(words[0]) if many else words[0]),
         is_instance=lambda value: True,
         str_from_instance=lambda value: [value if isinstance(value, str) else json.dumps(value)],
     )
+
+
+def _bracketed(word: str) -> str:
+    """A list, where the word holds several values and no brackets, which shells make hard to type."""
+    return f"[{word}]" if "," in word and not word.startswith("[") else word
 
 
 def _kind(hint: Any) -> str:

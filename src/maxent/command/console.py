@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +34,11 @@ def train(run: Driver, total: int) -> int:
         print(f"maxent: fault: {fault}", file=sys.stderr)
         return FAULT
     except KeyboardInterrupt as interrupt:
-        step = checkpoint.last_step(path / folder.CHECKPOINTS)  # after a second signal not the one it was at
+        with suppress(KeyboardInterrupt):  # what a second signal found half written; the process does not end before
+            run.keeper.wait()
+        step = checkpoint.last_step(path / folder.CHECKPOINTS)
         saved = "nothing is saved yet" if step is None else f"saved at step {step:,}"
-        left = run.loop.step < total or run.history.evaluation_due
+        left = (step or 0) < total or run.history.evaluation_due
         again = f"continue with: maxent resume {shlex.quote(str(path))}" if left else "it was the last one"
         print(f"maxent: interrupted, {saved}; {again}", file=sys.stderr)
         return TERMINATED if isinstance(interrupt, Terminated) else startup.INTERRUPTED

@@ -9,8 +9,8 @@
       replay/
         rows-000000000-000020001-3f2a9c1b.safetensors
 
-The replay's rows are in files that never change once written (`maxent.run.rows`): a checkpoint writes the new rows and
-names the files that hold the others.
+The replay's rows are in files that never change once written (`maxent.run.rowfiles`): a checkpoint writes the new rows
+and names the files that hold the others.
 """
 
 import errno
@@ -262,7 +262,7 @@ def load_rows(checkpoint: Path, template: Ring) -> Ring | None:
         CheckpointError: where a file is damaged or does not fit.
     """
     replay = read_manifest(checkpoint)["replay"]
-    return None if replay is None else rowfiles.read(checkpoint.parent / "replay", replay, template)
+    return None if replay is None else rowfiles.read(checkpoint, replay, template)
 
 
 def _listed(folder: Path, kind: str) -> list[tuple[int, int, Path]]:

@@ -83,7 +83,6 @@ class Driver:
         check(config, "train")
         check(settings, config.algo)
         self.config, self.settings, self.factory, self.path = config, settings, factory, path
-        self._refuse_too_many(config.steps)
         self.members = members(config, settings)
         self.seeds = [member.seed for member in self.members]
         algorithm = registry.algorithm(config.algo)
@@ -92,8 +91,7 @@ class Driver:
         self.loop = self._begin(algorithm, envs)
         self.programs = self.loop.programs
         self.history = History(self.members)
-        self.warn: Callable[[str], None] = warnings.warn
-        self.keeper = Keeper(path or Path(), config, self.loop, self.history, lambda message: self.warn(message))
+        self.keeper = Keeper(path or Path(), config, self.loop, self.history)
         self._warned = False
         self._last_rows: Sequence[Row] = []
         self._interrupts = Interrupts(self.loop)
@@ -113,7 +111,16 @@ class Driver:
         envs = envs or HostEnvs(self._make, self.seeds, config.envs, restarts=config.env_restarts)
         return HostLoop(Programs(algorithm, settings, envs.spec, mesh), envs, self.seeds, swept)
 
-    def _refuse_too_many(self, steps: int) -> None:
+    @property
+    def warn(self) -> Callable[[str], None]:
+        """What is told everything that a user should know and that stops nothing."""
+        return self.keeper.warn
+
+    @warn.setter
+    def warn(self, warn: Callable[[str], None]) -> None:
+        self.keeper.warn = warn
+
+    def refuse_too_many(self, steps: int) -> None:
         """A ConfigError where so many steps ask for more updates than are counted in 32 bits."""
         utd = getattr(self.settings, "utd", 0.0)
         if steps * utd > MOST_STEPS:
@@ -132,7 +139,7 @@ class Driver:
             TrainingFault: where training has gone wrong; the last checkpoint is then one from before.
             ConfigError: where another process trains in the same run folder, or the updates are too many.
         """
-        self._refuse_too_many(total)
+        self.refuse_too_many(total)
         with self._interrupts.held():
             if self.path is None:
                 return self._learn(total, callbacks, [])
@@ -231,7 +238,7 @@ class Driver:
 
     def _learn(self, total: int, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> bool:
         config, every = self.config, self.config.log_every
-        self._tell_of_cuts()
+        self.keeper.tell_of_cuts()
         due, self.history.evaluation_due = self.history.evaluation_due, False
         if due and self.path is not None:
             self._evaluate_and_keep_best(loggers)
@@ -280,14 +287,6 @@ class Driver:
             self.warn(f"{fault}; it was made anew, and its episode cut")
         self.loop.faults.clear()
 
-    def _tell_of_cuts(self) -> None:
-        if cut := self.keeper.cut:
-            self.warn(
-                f"{cut} of the running episodes could not be brought back: with the same seed and actions the "
-                "environment went another way; they are cut, as by a time limit"
-            )
-        self.keeper.cut = 0
-
     def _refuse_faults(self, report: Report, rows: Sequence[Row]) -> None:
         """A TrainingFault where a member has gone wrong."""
         self._last_rows = rows
@@ -310,6 +309,7 @@ def start(config: TrainConfig, settings: Any, env_kwargs: Mapping[str, Any], out
     """A new run in a folder of its own, which is made last: nothing is written where anything is refused."""
     path = folder.choose(config, out)
     driver = Driver(config, settings, Factory(config.env, env_kwargs, config.max_episode_steps), path=path)
+    driver.refuse_too_many(config.steps)
     folder.create(path, config, settings, env_kwargs)
     return driver
 

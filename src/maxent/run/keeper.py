@@ -1,5 +1,6 @@
 """Keeps a run's checkpoints: takes them while it trains, and takes it back to them."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,17 +17,17 @@ MOST_ATTEMPTS = 10
 
 
 class Keeper:
-    """The checkpoints of one run, in its folder; `warn` is told what could not be written or read."""
+    """The checkpoints of one run, in its folder."""
 
-    def __init__(
-        self, path: Path, config: TrainConfig, loop: Loop, history: History, warn: Callable[[str], None]
-    ) -> None:
+    def __init__(self, path: Path, config: TrainConfig, loop: Loop, history: History) -> None:
         self.path, self.loop, self.history = path, loop, history
+        self.warn: Callable[[str], None] = warnings.warn
+        """What is told that something could not be written or read."""
         self.attempt = 0
         """How often the run has gone back to a checkpoint after a fault: each time with other random numbers."""
-        self.cut = 0
+        self._config = config
+        self._cut = 0
         """Running episodes that `restore` could not bring back."""
-        self._config, self._warn = config, warn
         self._damaged: list[Path] = []
         self._writer = self._into(path)
 
@@ -54,7 +55,7 @@ class Keeper:
         try:
             self._writer.wait()
         except OSError as error:
-            self._warn(
+            self.warn(
                 f"cannot write {error.filename} ({error.strerror}): training goes on in memory, and the next "
                 "checkpoint is tried in its turn"
             )
@@ -66,11 +67,11 @@ class Keeper:
             CheckpointError: where there is none, or every one is damaged.
         """
         candidates = checkpoint.candidates(path / folder.CHECKPOINTS, best)
-        found, saved = checkpoint.first_whole(candidates, lambda path: saving.read(path, self.loop), self._warn)
+        found, saved = checkpoint.first_whole(candidates, lambda path: saving.read(path, self.loop), self.warn)
         self._damaged = candidates[: candidates.index(found)] if not best else []
         self.attempt = saved.counters["attempt"]
         self.loop.roots = self.loop.programs.roots(self.loop.seeds, self.attempt)
-        self.cut = saving.give_back(saved, self.loop, self.history)
+        self._cut = saving.give_back(saved, self.loop, self.history)
         self._writer.know(found)
 
     def set_damaged_aside(self) -> None:
@@ -78,6 +79,15 @@ class Keeper:
         for damaged in self._damaged:
             checkpoint.set_aside(damaged)
         self._damaged = []
+
+    def tell_of_cuts(self) -> None:
+        """Say once that running episodes could not be brought back, where that is so."""
+        if self._cut:
+            self.warn(
+                f"{self._cut} of the running episodes could not be brought back: with the same seed and actions the "
+                "environment went another way; they are cut, as by a time limit"
+            )
+        self._cut = 0
 
     def go_back(self, fault: TrainingFault) -> None:
         """Take up the last checkpoint with random numbers that were not used yet.
@@ -100,7 +110,7 @@ class Keeper:
         self._writer.forget_after(self.loop.step)
         self.attempt = attempt
         self.loop.roots = self.loop.programs.roots(self.loop.seeds, attempt)
-        self._warn(f"{fault}; going back to step {self.loop.step:,} with other random numbers")
+        self.warn(f"{fault}; going back to step {self.loop.step:,} with other random numbers")
 
     def _into(self, path: Path) -> Writer:
         return Writer(path / folder.CHECKPOINTS, self._config.keep_checkpoints)

@@ -71,8 +71,8 @@ def write(folder: Path, rows: Iterable[File | Block]) -> Iterator[File]:
     files.sync(folder)
 
 
-def read(folder: Path, replay: dict[str, Any], template: Ring) -> Ring:
-    """The rows that a manifest names, in a ring of the template's shape.
+def read(checkpoint: Path, replay: dict[str, Any], template: Ring) -> Ring:
+    """The rows that a checkpoint's manifest names, in a ring of the template's shape.
 
     Raises:
         CheckpointError: where a file is damaged or does not fit.
@@ -81,7 +81,7 @@ def read(folder: Path, replay: dict[str, Any], template: Ring) -> Ring:
     oldest = max(0, written - rows)
     if replay["files"][0]["start"] > oldest:
         raise CheckpointError(
-            f"{folder} has not all of the replay's rows {oldest} to {written}: keep the buffer_size "
+            f"the checkpoint {checkpoint} has not all of the replay's rows {oldest} to {written}: keep the buffer_size "
             "that it was saved with"
         )
     full = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), _arrays(template))
@@ -92,7 +92,7 @@ def read(folder: Path, replay: dict[str, Any], template: Ring) -> Ring:
         wanted = {
             name: Form((stop - file["start"], *leaf.shape[1:]), leaf.dtype) for name, leaf in arrays.named(full).items()
         }
-        found = arrays.read(folder, file, wanted)
+        found = arrays.read(checkpoint.parent / "replay", file, wanted)
         for name, leaf in arrays.named(full).items():
             leaf[np.arange(start, stop) % rows] = found[name][start - file["start"] :]
     return Ring(**jax.tree.map(jnp.array, full), written=jnp.uint32(written))

@@ -51,9 +51,13 @@ class Writer:
         Raises:
             OSError: where the last checkpoint could not be written.
         """
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        if self._pending is None:
+            return
+        try:
+            self._pending.result()
+        finally:
+            if self._pending.done():  # else this wait was interrupted, and the writing goes on
+                self._pending = None
 
     def forget_after(self, step: int) -> None:
         """Drop what is left of steps that have been given up."""
