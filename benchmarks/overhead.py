@@ -7,7 +7,7 @@ All on HalfCheetah-v5 with SAC's default settings and a full replay of a million
   guards       everything that looks for numbers that are not finite, and the comparisons at each report, left out in
                one block of each pair; the mean logarithm of the seconds with them over those without. A machine that
                others use too changes its speed within seconds, so these blocks are SHORTER times as short and as many,
-               and each ends in a report: so many times as many reports, and so guards, as in the other part
+               and each ends in a report: forty times as many, and so as many guards, as by default
   checkpoint   a block with one checkpoint, begun at its first report and waited for at its end, against one without;
                the seconds that it costs over the seconds that the 50,000 steps between two checkpoints take. Before
                each, the replay's position moves on by as many rows as it does in that time, so that as much is written
