@@ -257,9 +257,13 @@ def test_a_wait_that_is_interrupted_can_be_repeated(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "write", slowly)
     run.keeper.write_meanwhile("step")
-    threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
-    with pytest.raises(KeyboardInterrupt):
-        run.keeper.wait()
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            run.keeper.wait()
+    finally:
+        signal.signal(signal.SIGINT, found)
     assert run.keeper.busy()
     going.set()
     run.keeper.wait()

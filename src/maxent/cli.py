@@ -85,10 +85,10 @@ class Resume:
         from maxent.command import console
         from maxent.run import driver
 
+        driver.refuse_too_many(config, settings, total)
         run = driver.reopen(self.run, warn=console.warn)
         if total <= run.loop.step and not run.history.evaluation_due:
             raise ConfigError(f"{self.run} has done {run.loop.step} steps of {total}: give a larger total with --steps")
-        run.refuse_too_many(total)
         with folder.locked(Path(self.run)):
             if total > config.steps:
                 folder.write_config(Path(self.run), driver.with_total(config, total), settings, env_kwargs)

@@ -120,15 +120,6 @@ class Driver:
     def warn(self, warn: Callable[[str], None]) -> None:
         self.keeper.warn = warn
 
-    def refuse_too_many(self, steps: int) -> None:
-        """A ConfigError where so many steps ask for more updates than are counted in 32 bits."""
-        utd = getattr(self.settings, "utd", 0.0)
-        if steps * utd > MOST_STEPS:
-            raise ConfigError(
-                f"{self.config.algo}.utd is {utd:g} and the steps are {steps:,}: together they may be at most "
-                f"{MOST_STEPS:,} updates"
-            )
-
     def learn(self, total: int, callbacks: Sequence[Callback] = ()) -> bool:
         """Train until the step `total`; whether it got there. A run folder is kept up to date on the way.
 
@@ -139,7 +130,7 @@ class Driver:
             TrainingFault: where training has gone wrong; the last checkpoint is then one from before.
             ConfigError: where another process trains in the same run folder, or the updates are too many.
         """
-        self.refuse_too_many(total)
+        refuse_too_many(self.config, self.settings, total)
         with self._interrupts.held():
             if self.path is None:
                 return self._learn(total, callbacks, [])
@@ -307,9 +298,9 @@ class Driver:
 
 def start(config: TrainConfig, settings: Any, env_kwargs: Mapping[str, Any], out: str = "") -> Driver:
     """A new run in a folder of its own, which is made last: nothing is written where anything is refused."""
+    refuse_too_many(config, settings, config.steps)
     path = folder.choose(config, out)
     driver = Driver(config, settings, Factory(config.env, env_kwargs, config.max_episode_steps), path=path)
-    driver.refuse_too_many(config.steps)
     folder.create(path, config, settings, env_kwargs)
     return driver
 
@@ -326,6 +317,16 @@ def reopen(path: str | Path, best: bool = False, warn: Callable[[str], None] = w
     else:
         warn(f"{path} has no checkpoint: it begins again")
     return driver
+
+
+def refuse_too_many(config: TrainConfig, settings: Any, steps: int) -> None:
+    """A ConfigError where so many steps ask for more updates than are counted in 32 bits."""
+    utd = getattr(settings, "utd", 0.0)
+    if steps * utd > MOST_STEPS:
+        raise ConfigError(
+            f"{config.algo}.utd is {utd:g} and the steps are {steps:,}: "
+            f"together they may be at most {MOST_STEPS:,} updates"
+        )
 
 
 def with_total(config: TrainConfig, steps: int) -> TrainConfig:
