@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from maxent.cli import main
-from maxent.run import video
+from maxent.run import folder, video
 from maxent.run.checkpoint import VERSION
 from refusals import refusal
 
@@ -155,6 +155,14 @@ def test_a_checkpoint_of_another_version_is_refused(run, capsys):
         assert "maxent-checkpoint 99" in line and f"maxent-checkpoint {VERSION}" in line
     shutil.rmtree(run / "checkpoints")
     assert "no last checkpoint" in refusal(capsys, "eval", "run")
+
+
+def test_a_run_that_another_process_trains_is_refused_unread(run, capsys):
+    """That process deletes checkpoints as it goes."""
+    for manifest in (run / "checkpoints").rglob("checkpoint.json"):
+        manifest.unlink()
+    with folder.locked(run):
+        assert "another process is training" in refusal(capsys, "resume", "run", "--steps", "200")
 
 
 def test_a_refused_total_changes_nothing(run, capsys):

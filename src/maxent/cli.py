@@ -86,6 +86,7 @@ class Resume:
         from maxent.run import driver
 
         driver.refuse_too_many(config, settings, total)
+        folder.refuse_trained(Path(self.run))
         run = driver.reopen(self.run, warn=console.warn)
         if total <= run.loop.step and not run.history.evaluation_due:
             raise ConfigError(f"{self.run} has done {run.loop.step} steps of {total}: give a larger total with --steps")

@@ -146,6 +146,13 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def refuse_trained(path: Path) -> None:
+    """A ConfigError where another process trains in the folder: it deletes checkpoints as it goes."""
+    if (path / LOCK).exists():
+        with locked(path):
+            pass
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A folder to write a run into, which at the end takes the place of all that is there; where nothing is, `path`.
