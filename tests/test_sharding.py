@@ -104,3 +104,24 @@ def test_a_replay_that_does_not_fit_is_refused_before_it_is_made(monkeypatch):
     devices.refuse_too_large({"obs": np.empty((1000, 1000, 400), np.float32)}, None)
     with pytest.raises(ConfigError, match=r"the replay needs 2.4 GB and 2.0 GB are free: lower buffer_size"):
         devices.refuse_too_large({"obs": np.empty((1000, 1000, 600), np.float32)}, None)
+
+
+THREADS = """
+import sys
+from pathlib import Path
+import maxent
+
+agent = maxent.SAC("Pendulum-v1", hidden_sizes=[int(sys.argv[1])], learning_starts=10, buffer_size=1000, batch_size=256)
+print(sum(path.read_text().startswith("tf_XLAEigen") for path in Path("/proc/self/task").glob("*/comm")))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads are counted in /proc")
+@pytest.mark.parametrize(("width", "wished", "threads"), [(64, None, 1), (129, None, "all"), (64, "3", 3)])
+def test_small_networks_compute_on_one_thread(width, wished, threads):
+    environment = {name: value for name, value in os.environ.items() if name != devices.THREADS}
+    environment |= {devices.THREADS: wished} if wished else {}
+    command = [sys.executable, "-c", THREADS, str(width)]
+    done = subprocess.run(command, env=environment | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == (len(os.sched_getaffinity(0)) if threads == "all" else threads)

@@ -7,8 +7,35 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from maxent.config import TrainConfig
 from maxent.errors import ConfigError
 from maxent.types import Tree
+
+SHARED = 2**23
+"""Multiplications of a product up to which one thread has it sooner than several (docs/update-speed.md)."""
+THREADS = "PJRT_NPROC"
+"""The environment variable that JAX reads once, when it starts: on how many threads a CPU computes."""
+
+
+def begin(config: TrainConfig, settings: Any, members: int) -> None:
+    """Start JAX for a run, its CPU on a single thread where the networks are small.
+
+    JAX starts once a process, and the variable is the user's: where either has come first, it is left as it is.
+    """
+    if THREADS in os.environ or multiplications(config, settings, members) > SHARED:
+        return
+    os.environ[THREADS] = "1"
+    try:
+        jax.devices()
+    finally:
+        del os.environ[THREADS]
+
+
+def multiplications(config: TrainConfig, settings: Any, members: int) -> int:
+    """About how many the largest product of an update, or of acting, has: rows × inputs × outputs of a layer."""
+    learned = settings.batch_size * getattr(settings, "critics", 1) * getattr(settings, "value_particles", 1)
+    return members * max(learned, config.envs) * max(settings.hidden_sizes, default=1) ** 2
+
 
 KINDS = ("auto", "cpu", "gpu", "tpu")
 

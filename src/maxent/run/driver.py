@@ -84,6 +84,7 @@ class Driver:
         check(settings, config.algo)
         self.config, self.settings, self.factory, self.path = config, settings, factory, path
         self.members = members(config, settings)
+        devices.begin(config, settings, len(self.members))
         self.seeds = [member.seed for member in self.members]
         algorithm = registry.algorithm(config.algo)
         self._make = Workers(factory, config.env_workers, config.step_timeout) if config.env_workers else factory

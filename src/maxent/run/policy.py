@@ -9,7 +9,7 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 
-from maxent import registry, streams
+from maxent import devices, registry, streams
 from maxent.envs.contract import Episode
 from maxent.envs.host import HostEnvs
 from maxent.envs.make import Factory
@@ -71,6 +71,7 @@ def load(
     if member >= len(known):
         raise ConfigError(f"{path} has no member {member}: its members are numbered from 0 to {len(known) - 1}")
     folder.refuse_own_code(path, config.env)
+    devices.begin(config, settings, len(known))
     factory = Factory(config.env, kwargs | dict(env_kwargs or {}), config.max_episode_steps)
     programs = Programs(registry.algorithm(config.algo), with_numbers(settings, known), factory.spec())
     template = jax.eval_shape(lambda roots: programs.init(roots, {}), streams.roots([m.seed for m in known]))
