@@ -1,14 +1,15 @@
-"""What a run costs beside its updates: memory, a full replay, recompilation, the start of the command.
+"""What a run costs beside its updates: memory, a full replay, recompilation, the start of the command, the disk.
 
-    python benchmarks/cost.py [memory] [replay] [start]
+    python benchmarks/cost.py [memory] [replay] [start] [install]
 
-All on HalfCheetah-v5 with the default settings, each part in a process of its own:
+On HalfCheetah-v5 with the default settings, each part in a process of its own:
 
   memory   the replay for a million transitions, and the process with it full and learning
   replay   steps/s with a full replay against a nearly empty one: two loops in one process, in blocks that alternate;
            and what was traced or compiled after the warm-up
   start    from `maxent train` to the first environment step and to the end of the first update, with an empty
            compilation cache and with the one that the first start left
+  install  the disk that the library takes with all it needs, without its extras, in an environment without pip
 
 The table goes to benchmarks/results/cost.json too, which keeps the parts that were not asked for.
 """
@@ -137,10 +138,28 @@ def measure_start(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"first_start": starts[0], "later_starts": starts[1:], "later_start": later}
 
 
+def measure_install(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Disk blocks of a fresh environment, bytecode included, and of each of its largest packages."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+        pip = [sys.executable, "-m", "pip", "--python", f"{folder}/bin/python", "install", "--quiet", str(HERE.parent)]
+        subprocess.run(pip, check=True, stdout=subprocess.DEVNULL)
+        (packages,) = Path(folder).glob("lib/python*/site-packages")
+        sizes = {path.name: disk_mebibytes(path) for path in packages.iterdir()}
+        largest = sorted(sizes, key=lambda name: -sizes[name])[:8]
+        return {"mebibytes": disk_mebibytes(Path(folder)), "largest": {name: round(sizes[name], 1) for name in largest}}
+
+
+def disk_mebibytes(path: Path) -> float:
+    """Of a file, or of a folder and all that is in it."""
+    return sum(p.lstat().st_blocks * 512 for p in (path, *path.rglob("*"))) / 2**20
+
+
 PARTS: dict[str, parts.Part] = {
     "memory": measure_memory,
     "replay": measure_replay,
     "start": measure_start,
+    "install": measure_install,
 }
 
 
@@ -209,6 +228,8 @@ def show(record: dict[str, Any]) -> None:
         lines.append(("second start to the first update", later["first_update"], "s", float("inf")))
         first = record["start"]["first_start"]["first_step"]
         lines.append(("first start to the first step", first, "s", float("inf")))
+    if "install" in record:
+        lines.append(("disk, without extras", record["install"]["mebibytes"], "MiB", 750))
     for name, value, unit, limit in lines:
         verdict = "" if limit == float("inf") else f"at most {limit:g}: {'yes' if value <= limit else 'NO'}"
         print(f"  {name:36}{value:9.2f} {unit:3} {verdict}".rstrip())

@@ -160,7 +160,7 @@ def cost() -> str:
     records = load("cost.json")
     if not records:
         return "Not measured yet."
-    memory, replay, start = (records[0].get(part) for part in ("memory", "replay", "start"))
+    memory, replay, start, install = (records[0].get(part) for part in ("memory", "replay", "start", "install"))
     lines = ["| cost, on HalfCheetah-v5 | measured | aimed at |", "|---|---|---|"]
     if memory:
         lines.append(f"| replay of a million transitions | {memory['replay_megabytes']:.0f} MB | ≤ 120 MB |")
@@ -178,7 +178,31 @@ def cost() -> str:
         first, later = start["first_start"], start["later_start"]
         lines.append(f"| first step after the command, second start | {later['first_step']:.1f} s | ≤ 5 s |")
         lines.append(f"| the same, first start | {first['first_step']:.1f} s | |")
+    if install:
+        disk = install["mebibytes"]
+        lines.append(
+            f"| disk with all it needs, without extras | {disk:.0f} MiB ({disk * 2**20 / 1e6:.0f} MB) | ≤ 750 MB |"
+        )
     return "\n".join(lines)
+
+
+def threads() -> str:
+    """The table of whole-loop steps on one thread over those on all."""
+    records = load("threads.json")
+    if not records:
+        return "Not measured yet."
+    lines = [
+        "| | units | members | multiplications | steps/s on one thread, over those on all |",
+        "|---|---|---|---|---|",
+    ]
+    for case in sorted(records[0]["cases"], key=lambda case: case["multiplications"]):
+        ratio = f"{case['one_thread_over_all']:.2f} ± {case['standard_error']:.2f}"
+        lines.append(
+            f"| {case['algo']}, {case['env']} | 2 × {case['width']} | {case['seeds']} "
+            f"| 2^{np.log2(case['multiplications']):.1f} | {ratio} |"
+        )
+    machine = records[0]["machine"]
+    return "\n".join([*lines, "", f"`benchmarks/threads.py`, {machine['cores']} cores of {machine['processor']}."])
 
 
 def multigoal(folder: str) -> str:
@@ -367,6 +391,7 @@ def main() -> None:
             "overhead": overhead(),
             "soak": soak(),
             "account": account(),
+            "threads": threads(),
             "growth": growth(folder),
         }
         text = page.read_text(encoding="utf-8")
