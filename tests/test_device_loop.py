@@ -188,7 +188,7 @@ def test_the_compiled_text_has_no_copy_of_the_replay():
     for program, args, static in (
         (loop._advance, (loop.learned, loop.carry, loop.world, loop.ring, loop.roots, np.uint32(64), np.uint32(0),
                          np.int32(32), np.ones(32, np.int32)), {"warm": False, "due": 1}),
-        (loop._extend, (loop.ring, _block(loop), np.int32(32)), {}),
+        (loop.programs.extend, (loop.ring, _block(loop), np.int32(32)), {}),
     ):  # fmt: skip
         text = program.lower(*args, **static).compile().as_text()
         lines = [line for line in text.splitlines() if f"[{rows}," in line]

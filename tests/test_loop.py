@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import tiny
-from maxent.config import SACConfig, TrainConfig
+from maxent import registry
+from maxent.config import PPOConfig, SACConfig, TrainConfig
 from maxent.envs.host import HostEnvs
 from maxent.envs.make import Factory
 from maxent.loops.evaluate import evaluate
@@ -277,3 +278,20 @@ def test_evaluation_plays_what_it_is_asked_for(episodes, envs):
     (played,) = evaluate(loop.programs, loop.view, host, loop.roots, episodes)
     assert [(e.env, e.number) for e in played] == [(i % envs, i // envs) for i in range(episodes)]
     assert [e.length for e in played] == [2 + i % envs for i in range(episodes)]
+
+
+def test_rows_of_a_rollout_are_in_the_ring_for_whoever_looks():
+    host = HostEnvs(PENDULUM, [0, 1], 2)
+    settings = PPOConfig(hidden_sizes=(8,), rollout_length=16, batch_size=8, epochs=1)
+    programs = Programs(registry.algorithm("ppo"), settings, host.spec)
+    looked_at, alone = (HostLoop(programs, HostEnvs(PENDULUM, [0, 1], 2), [0, 1], {}) for _ in range(2))
+    for step in range(2, 2 * 40 + 1, 2):
+        before = jax.device_get(looked_at.ring)
+        run(looked_at, step)
+        rows = jax.device_get(looked_at.ring)
+        assert rows.written == before.written + 1 == step // 2 + 1
+        newest = looked_at.stepped.row
+        for kept, new in zip((rows.obs, rows.reward, rows.action), (newest.next_obs, newest.reward, newest.action)):
+            assert_array_equal(kept[step // 2 % 17], new)
+    assert_same_bits(run(alone, 80), looked_at)
+    assert programs.traces["extend"] == 1

@@ -182,6 +182,9 @@ class HostEnvs:
         try:
             with self._faults_of(at, self._length[at] + 1):
                 shown = answer()
+                if not abs(shown.reward) <= LARGEST:
+                    raise ValueError(f"reward is {shown.reward}, and the library keeps finite numbers of 32 bits")
+                spaces.write_observation(self.observation_space, shown.obs, next_obs, at)
         except Lost:
             if not self._bring_back(at):
                 self.faults.append(
@@ -191,10 +194,6 @@ class HostEnvs:
             return self._step(at, action, self._ask(at, action), next_obs)
         self._actions[at].append(action.copy())
         self._length[at] += 1
-        with self._faults_of(at, self._length[at]):
-            if not abs(shown.reward) <= LARGEST:
-                raise ValueError(f"reward is {shown.reward}, and the library keeps finite numbers of 32 bits")
-            spaces.write_observation(self.observation_space, shown.obs, next_obs, at)
         self._total_reward[at] += shown.reward
         return shown
 

@@ -89,7 +89,6 @@ class DeviceLoop(Loop):
         takes = (LEARNED, MEMBER, MEMBER, RING, MEMBER, WHOLE, WHOLE, WHOLE, WHOLE)
         gives = Acted(LEARNED, MEMBER, MEMBER, ROW, ROW)  # type: ignore[arg-type]
         self._advance = programs.compiled(self._chunk, takes, gives, donate=(0, 1, 2), static=("warm", "due"))
-        self._extend = programs.compiled(ring.extend, (RING, ROW, WHOLE), RING, donate=(0,))
 
     @property
     def moment(self) -> Moment:
@@ -167,7 +166,7 @@ class DeviceLoop(Loop):
             np.int32(iterations), dues, warm=warm, due=first if (dues[:iterations] == first).all() else None,
         )  # fmt: skip
         self.learned, self.carry, self.world = acted.learned, acted.carry, acted.world
-        self.ring = self._extend(self.ring, acted.rows, np.int32(iterations))
+        self.ring = programs.extend(self.ring, acted.rows, np.int32(iterations))
         self._ended.append(acted.ended)
         self.step += iterations * count
         self.updates += updates

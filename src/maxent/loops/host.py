@@ -20,7 +20,8 @@ from maxent.errors import TrainingFault
 from maxent.loops.loop import Loop, Report, updates_due
 from maxent.loops.programs import Programs
 from maxent.replay import ring
-from maxent.types import Tree
+from maxent.replay.ring import Ring
+from maxent.types import Transition, Tree
 
 
 class Moment(NamedTuple):
@@ -36,6 +37,9 @@ class HostLoop(Loop):
     """The loop over environments that are stepped by the host."""
 
     def __init__(self, programs: Programs, envs: Envs, seeds: Sequence[int], swept: dict[str, Any]) -> None:
+        self._block: Tree = None
+        """Rows of a rollout, [row, member, env, …], of which the first `_waiting` are not in the ring yet."""
+        self._waiting = 0
         super().__init__(programs, envs.shape, seeds, swept)
         self.envs, self.faults = envs, envs.faults
         self.stepped: Stepped = envs.reset()
@@ -45,6 +49,17 @@ class HostLoop(Loop):
     def moment(self) -> Moment:
         """What `resume` needs beside the learned, the ring and the counters."""
         return Moment(self.carry, self.stepped, self.envs.journal())
+
+    @property
+    def ring(self) -> Ring:
+        """With every row in it: those of a rollout wait for whoever looks, since each by itself is a dispatch more."""
+        if self._waiting:
+            self.ring = self.programs.extend(self._ring, self._block, np.int32(self._waiting))
+        return self._ring
+
+    @ring.setter
+    def ring(self, rows: Ring) -> None:
+        self._ring, self._waiting = rows, 0
 
     @property
     def finished(self) -> list[Episode]:
@@ -81,7 +96,7 @@ class HostLoop(Loop):
                 episodes, self.finished = self.finished[:], []
                 yield self._report(episodes)
 
-    def resume(self, moment: Moment, rows: ring.Ring | None) -> np.ndarray:
+    def resume(self, moment: Moment, rows: Ring | None) -> np.ndarray:
         """Go on from a restored state; where the running episodes could be played again, [member, env]."""
         kept = self.envs.restore(moment.journal, moment.stepped)
         row = moment.stepped.row
@@ -103,7 +118,10 @@ class HostLoop(Loop):
         self.whole = False
         if stepped.failed.any():
             self.ring = ring.cut(self.ring, jnp.array(stepped.failed))
-        self.ring = programs.add(self.ring, stepped.row._replace(extras=extras))
+        if self._replays:
+            self.ring = programs.add(self.ring, stepped.row._replace(extras=extras))
+        else:
+            self._put_by(stepped.row._replace(obs=(), extras=extras))
         self.stepped, self.carry, self.ahead = stepped, carry, 0
         self.step += count
         if observes:
@@ -111,6 +129,15 @@ class HostLoop(Loop):
         if not self._replays:
             self._learn_rollout()
         self.whole = True
+
+    def _put_by(self, row: Transition) -> None:
+        """Let a row of a rollout wait; JAX may look at a block for as long as it likes, so each is a new one."""
+        if not self._waiting:
+            length = self.programs.config.rollout_length
+            self._block = jax.tree.map(lambda x: np.zeros((length, *x.shape), x.dtype), row)
+        for rows, new in zip(jax.tree.leaves(self._block), jax.tree.leaves(row), strict=True):
+            rows[self._waiting] = new
+        self._waiting += 1
 
     def _act(self) -> tuple[Array, Tree, Tree]:
         """The actions for the present observations, the actor's memory after them, and what is to be stored."""

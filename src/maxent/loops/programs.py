@@ -1,4 +1,4 @@
-"""The compiled pieces that every loop shares: `act`, `warm_up`, `add`, `observe`, `learn`, `learn_rollout`.
+"""The compiled pieces that every loop shares: `act`, `warm_up`, `add`, `extend`, `observe`, `learn`, `learn_rollout`.
 
 The member axis is an ordinary leading axis, and it is always there. The algorithm's functions are vmapped over it; the
 loop, the ring and its write position are not.
@@ -156,6 +156,7 @@ class Programs:
         self.act = self.compiled(pure.act, (MEMBER,) * 5 + (WHOLE,), MEMBER, static=("explore", "name"))
         self.warm_up = self.compiled(pure.warm_up, (MEMBER, WHOLE), MEMBER, static=("envs",))
         self.add = self.compiled(ring.add, (RING, MEMBER), RING, donate=(0,))
+        self.extend = self.compiled(ring.extend, (RING, ROW, WHOLE), RING, donate=(0,))
         self.observe = self.compiled(pure.observe, (LEARNED, MEMBER), LEARNED, donate=(0,))
         self.learn = self.compiled(pure.learn, learning, LEARNED, donate=(0,), static=("count",))
         self.learn_rollout = self.compiled(pure.learn_rollout, learning, LEARNED, donate=(0,))
