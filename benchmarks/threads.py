@@ -68,7 +68,7 @@ def work(case: Case, seconds: float) -> None:
 
     unit = 64 if replays else settings.rollout_length
     block(8 * unit)
-    steps = max(1, round(seconds * unit / block(unit))) * unit
+    steps = max(1, round(seconds / block(unit))) * unit
     print(devices.multiplications(config, settings, case.seeds), flush=True)
     for _ in sys.stdin:
         print(steps / block(steps), flush=True)
