@@ -8,8 +8,8 @@ a function of its seed and its actions. What ending means:
   - the row after a boundary is the reset: the action is not taken, the reward is 0 and `real` is 0.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import gymnasium
@@ -180,11 +180,10 @@ class HostEnvs:
     def _step(self, at: Place, action: np.ndarray, answer: Answer, next_obs: Tree) -> Shown | None:
         """What an action led to, once that is written; None where the episode could not be brought back for it."""
         try:
-            with self._faults_of(at, self._length[at] + 1):
-                shown = answer()
-                if not abs(shown.reward) <= LARGEST:
-                    raise ValueError(f"reward is {shown.reward}, and the library keeps finite numbers of 32 bits")
-                spaces.write_observation(self.observation_space, shown.obs, next_obs, at)
+            shown = answer()
+            if not abs(shown.reward) <= LARGEST:
+                raise ValueError(f"reward is {shown.reward}, and the library keeps finite numbers of 32 bits")
+            spaces.write_observation(self.observation_space, shown.obs, next_obs, at)
         except Lost:
             if not self._bring_back(at):
                 self.faults.append(
@@ -192,6 +191,8 @@ class HostEnvs:
                 )
                 return None
             return self._step(at, action, self._ask(at, action), next_obs)
+        except Exception as error:
+            raise self._fault(at, self._length[at] + 1, error) from error
         self._actions[at].append(action.copy())
         self._length[at] += 1
         self._total_reward[at] += shown.reward
@@ -206,13 +207,17 @@ class HostEnvs:
 
     def _see(self, at: Place, answer: Answer, next_obs: Tree) -> None:
         """Write the first observation of an episode."""
-        with self._faults_of(at, 0):
+        try:
             try:
                 obs = answer()
             except Lost:
                 obs = ask(self._envs[at[0]][at[1]], "reset", self._seed(at))()
             self._compare_spaces(at)
             spaces.write_observation(self.observation_space, obs, next_obs, at)
+        except Lost:
+            raise
+        except Exception as error:
+            raise self._fault(at, 0, error) from error
 
     def _bring_back(self, at: Place) -> bool:
         """Whether the running episode's seed and actions led to the same observation and reward again."""
@@ -253,15 +258,9 @@ class HostEnvs:
                 raise ValueError(f"the {what} space is {space}, and the first environment's was {first}")
         self._compared[at] = found
 
-    @contextmanager
-    def _faults_of(self, at: Place, step: int) -> Iterator[None]:
-        """Whatever an environment raises, told with its place."""
-        try:
-            yield
-        except Lost:
-            raise
-        except Exception as error:
-            raise EnvironmentFault(f"{self._whereabouts(at, step)}: {told(error)}") from error
+    def _fault(self, at: Place, step: int, error: Exception) -> EnvironmentFault:
+        """Whatever an environment raised, told with its place."""
+        return EnvironmentFault(f"{self._whereabouts(at, step)}: {told(error)}")
 
     def _whereabouts(self, at: Place, step: int) -> str:
         member, index = at

@@ -79,9 +79,11 @@ def environment_action(space: spaces.Space) -> Callable[[np.ndarray], Any]:
         shape, dtype = space.shape, space.dtype
         low, high = space.low.ravel().astype(np.float64), space.high.ravel().astype(np.float64)
         half_low, half_high, whole = 0.5 * low, 0.5 * high, np.issubdtype(dtype, np.integer)
+        own = bool((low == -1.0).all() and (high == 1.0).all())
 
         def scaled(action: np.ndarray) -> np.ndarray:
-            taken = (1.0 - action) * half_low + (1.0 + action) * half_high  # the very bounds at -1 and 1
+            # The very bounds at -1 and 1.
+            taken = action if own else (1.0 - action) * half_low + (1.0 + action) * half_high
             taken = np.minimum(np.maximum(taken, low), high)
             return (np.rint(taken) if whole else taken).astype(dtype).reshape(shape)
 
