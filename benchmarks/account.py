@@ -4,9 +4,9 @@
 
 Scans of fifty updates of SAC on a full replay of a hundred thousand HalfCheetah (or, with 64 units, Pendulum)
 transitions are timed without a profile, and then traced. Each kernel of the compiled program is looked up in its text,
-which names the function that it comes from. The table gives milliseconds of a thread for one update; both threads
-together have twice the time that an update takes, and what no kernel uses of it is waiting: for another kernel's
-result, or for one kernel's second thread. Tracing slows the small kernels down, so the table gives the traced time too.
+which names the function that it comes from. JAX computes on one thread here: of a kernel that several share, a profile
+shows one thread's part alone. What no kernel uses of the time is spent on starting them. Tracing slows small kernels
+down, so the table gives the traced time too.
 
 The list of one update's matrix products alone, from speed.py, is timed in the same process. The tables go to
 benchmarks/results/account.json too, one for each width; a width that is not measured again stays.
@@ -15,6 +15,7 @@ benchmarks/results/account.json too, one for each width; a width that is not mea
 import argparse
 import gzip
 import json
+import os
 import re
 import shlex
 import statistics
@@ -25,6 +26,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+os.environ["PJRT_NPROC"] = "1"  # read when JAX starts
 
 import jax
 import jax.numpy as jnp
@@ -177,9 +180,8 @@ def measure(hidden: int, count: int) -> dict[str, Any]:
         if name in text.lines:
             groups[text.group(name)] += spent / count
             kernels[text.group(name)] += 1
-    threads = 2 * wall / count
     table = {name: {"kernels": kernels[name], "ms": round(spent, 4)} for name, spent in groups.most_common()}
-    table["waiting, and starting kernels"] = {"kernels": 0, "ms": round(threads - sum(groups.values()), 4)}
+    table["starting kernels"] = {"kernels": 0, "ms": round(wall / count - sum(groups.values()), 4)}
     return {
         "command": shlex.join(["python", *sys.argv]),
         "versions": folder.versions(),

@@ -9,7 +9,8 @@ members        jax/Pendulum-v1, 64 units: seconds an iteration, in which each me
 environments   the same with one member: seconds an iteration, in which all environments step and one update is made
 width          seconds an update, of two hidden layers
 replay         seconds an update and a new row, with a full replay of so many transitions
-seeds          host loops, one seed beside five: HalfCheetah-v5 with 256 units and Pendulum-v1 with 64
+seeds          host loops, one seed beside five, in processes of their own: HalfCheetah-v5 with 256 units and
+               Pendulum-v1 with 64
 memory         processes of their own, one seed beside five, replays full of a million HalfCheetah transitions
 """
 
@@ -28,6 +29,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from threads import Case, Running, in_turn
 
 from maxent.config import SACConfig, TrainConfig
 from maxent.envs.make import Factory
@@ -138,13 +140,17 @@ def grown(axis: str, rounds: int) -> dict[str, Any]:
 
 
 def five_seeds(rounds: int) -> dict[str, Any]:
-    """Seconds an iteration of five seeds over those of one, of every setting."""
+    """Seconds an iteration of five seeds over those of one, of every setting, each in a process of its own."""
     found = {}
     for name, (env, hidden) in SEEDS.items():
-        settings = SACConfig(hidden_sizes=(hidden, hidden), buffer_size=100_000)
-        seconds = rounds_of({str(k): stepping(env, settings, seeds=k) for k in (1, 5)}, rounds)
-        ratios = [five / one for one, five in zip(seconds["1"], seconds["5"], strict=True)]
-        found[name] = {"seconds": seconds, "ratios": [round(r, 3) for r in ratios], "median": statistics.median(ratios)}
+        running = [Running(Case(env, "sac", hidden, seeds), SECONDS) for seeds in (1, 5)]
+        for process in running:
+            process.answer()
+        rows = in_turn(running, rounds)
+        ratios = [one / five for one, five in rows]
+        found[name] = {
+            "steps_per_second": rows, "ratios": [round(r, 3) for r in ratios], "median": statistics.median(ratios),
+        }  # fmt: skip
     return found
 
 

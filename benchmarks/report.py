@@ -366,12 +366,12 @@ def account() -> str:
         return "Not measured yet: `python benchmarks/account.py` does."
     widths = records[0]
     names = dict.fromkeys(name for r in widths.values() for name in r["thread_ms"])
-    lines = ["| ms of a thread for one update | " + " | ".join(f"2 × {width}" for width in widths) + " |"]
+    lines = ["| ms for one update, on one thread | " + " | ".join(f"2 × {width}" for width in widths) + " |"]
     lines.append("|---|" + "---|" * len(widths))
     for name in names:
         cells = (r["thread_ms"].get(name, {"ms": 0.0})["ms"] for r in widths.values())
         lines.append(f"| {name} | " + " | ".join(f"{ms:.2f}" for ms in cells) + " |")
-    for what, key in (("an update, traced: half the sum", "ms_traced"), ("an update, not traced", "update")):
+    for what, key in (("an update, traced", "ms_traced"), ("an update, not traced", "update")):
         cells = (r.get(key) or r["ms"][key] for r in widths.values())
         lines.append(f"| **{what}** | " + " | ".join(f"{ms:.2f}" for ms in cells) + " |")
     cells = (r["ms"]["products alone"] for r in widths.values())

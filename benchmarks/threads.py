@@ -74,29 +74,49 @@ def work(case: Case, seconds: float) -> None:
         print(steps / block(steps), flush=True)
 
 
-def measure(case: Case, rounds: int, seconds: float) -> dict[str, Any]:
-    """The rates of both processes in every round, and the ratio."""
-    found = []
-    for threads in (1, len(os.sched_getaffinity(0))):
+class Running:
+    """A case in a process of its own, on so many of JAX's threads, or on as many as the library takes."""
+
+    def __init__(self, case: Case, seconds: float, threads: int | None = None) -> None:
         command = [sys.executable, __file__, "--worker", json.dumps(case), "--seconds", str(seconds)]
-        environment = os.environ | {"PJRT_NPROC": str(threads), "JAX_PLATFORMS": "cpu"}
-        found.append(
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        )
-    (multiplications, _) = [int(process.stdout.readline()) for process in found]  # type: ignore[union-attr]
+        wished = {} if threads is None else {"PJRT_NPROC": str(threads)}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | wished | {"JAX_PLATFORMS": "cpu"},
+        )  # fmt: skip
 
-    def rate(process: Any) -> float:
-        process.stdin.write("\n")
-        process.stdin.flush()
-        return float(process.stdout.readline())
+    def answer(self) -> float:
+        """The multiplications of the case's largest product at first, and then the steps a second of each block."""
+        return float(self._process.stdout.readline())  # type: ignore[union-attr]
 
+    def block(self) -> float:
+        """The steps a second of one more block."""
+        self._process.stdin.write("\n")  # type: ignore[union-attr]
+        self._process.stdin.flush()  # type: ignore[union-attr]
+        return self.answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def in_turn(running: list[Running], rounds: int) -> list[list[float]]:
+    """The steps a second of each, in every round; every other round goes the other way."""
     rows = []
     for number in range(rounds):
-        turns = (0, 1) if number % 2 else (1, 0)
-        rates = {turn: rate(found[turn]) for turn in turns}
-        rows.append([round(rates[0], 2), round(rates[1], 2)])
-    for process in found:
-        process.communicate()
+        turns = range(len(running)) if number % 2 else reversed(range(len(running)))
+        rates = {turn: round(running[turn].block(), 2) for turn in turns}
+        rows.append([rates[turn] for turn in range(len(running))])
+    for process in running:
+        process.close()
+    return rows
+
+
+def measure(case: Case, rounds: int, seconds: float) -> dict[str, Any]:
+    """The rates of both processes in every round, and the ratio."""
+    running = [Running(case, seconds, threads) for threads in (1, len(os.sched_getaffinity(0)))]
+    multiplications, _ = [int(process.answer()) for process in running]
+    rows = in_turn(running, rounds)
     logs = [math.log(one / every) for one, every in rows]
     return case._asdict() | {
         "multiplications": multiplications,
