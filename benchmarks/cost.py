@@ -229,7 +229,7 @@ def show(record: dict[str, Any]) -> None:
         first = record["start"]["first_start"]["first_step"]
         lines.append(("first start to the first step", first, "s", float("inf")))
     if "install" in record:
-        lines.append(("disk, without extras", record["install"]["mebibytes"], "MiB", 750))
+        lines.append(("disk, without extras", record["install"]["mebibytes"] * 2**20 / MEGABYTE, "MB", 750))
     for name, value, unit, limit in lines:
         verdict = "" if limit == float("inf") else f"at most {limit:g}: {'yes' if value <= limit else 'NO'}"
         print(f"  {name:36}{value:9.2f} {unit:3} {verdict}".rstrip())

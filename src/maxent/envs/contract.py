@@ -8,7 +8,7 @@ import numpy as np
 from maxent.types import Spec, Transition, Tree
 
 LARGEST = float(np.finfo(np.float32).max)
-"""The largest reward that is kept."""
+"""The largest number that is kept, of a reward or an observation."""
 
 
 class Episode(NamedTuple):

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from maxent.envs.contract import LARGEST
 from maxent.errors import ConfigError
 from maxent.types import Leaf, Spec, Tree
 
-LARGE = 1e30
-"""A number of 64 bits below this has a finite one of 32 bits."""
 NARROW = {"float64": "float32", "int64": "int32", "uint64": "uint32", "float16": "float32"}
 
 
@@ -162,7 +161,7 @@ def _write(space: spaces.Space, obs: Tree, out: Tree, at: tuple[int, ...], where
     array = np.asarray(obs)
     if array.shape != space.shape:
         raise ValueError(f"{where} has shape {array.shape}, declared is {space.shape}")
-    if array.dtype.kind == out.dtype.kind == "f" and float(np.abs(array).max(initial=0.0)) < LARGE:
+    if array.dtype.kind == out.dtype.kind == "f" and float(np.abs(array).max(initial=0.0)) <= LARGEST:
         out[at] = array  # as nearly always: nothing below can be wrong
         return
     if array.dtype.kind not in "iubf":
