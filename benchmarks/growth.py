@@ -9,8 +9,8 @@ members        jax/Pendulum-v1, 64 units: seconds an iteration, in which each me
 environments   the same with one member: seconds an iteration, in which all environments step and one update is made
 width          seconds an update, of two hidden layers
 replay         seconds an update and a new row, with a full replay of so many transitions
-seeds          host loops, one seed beside five, in processes of their own: HalfCheetah-v5 with 256 units and
-               Pendulum-v1 with 64
+seeds          one seed beside five, in processes of their own: HalfCheetah-v5 with 256 units, Pendulum-v1 with 64, and
+               the same on the device, where each of the five has a part of the CPU
 memory         processes of their own, one seed beside five, replays full of a million HalfCheetah transitions
 """
 
@@ -48,7 +48,11 @@ AXES = {
     "width": (64, 128, 256, 512, 1024),
     "replay": (10_000, 100_000, 1_000_000, 10_000_000),
 }
-SEEDS = {"HalfCheetah-v5, 256 units": (CHEETAH, 256), "Pendulum-v1, 64 units": ("Pendulum-v1", 64)}
+SEEDS = {
+    "HalfCheetah-v5, 256 units": (CHEETAH, 256, "auto"),
+    "Pendulum-v1, 64 units": ("Pendulum-v1", 64, "auto"),
+    "jax/Pendulum-v1, 64 units, --device cpu:5": (PENDULUM, 64, "cpu:5"),
+}
 
 Job = Callable[[int], None]
 """Runs so many units of work and waits for them."""
@@ -142,8 +146,9 @@ def grown(axis: str, rounds: int) -> dict[str, Any]:
 def five_seeds(rounds: int) -> dict[str, Any]:
     """Seconds an iteration of five seeds over those of one, of every setting, each in a process of its own."""
     found = {}
-    for name, (env, hidden) in SEEDS.items():
-        running = [Running(Case(env, "sac", hidden, seeds), SECONDS) for seeds in (1, 5)]
+    for name, (env, hidden, device) in SEEDS.items():
+        cases = Case(env, "sac", hidden), Case(env, "sac", hidden, seeds=5, device=device)
+        running = [Running(case, SECONDS) for case in cases]
         for process in running:
             process.answer()
         rows = in_turn(running, rounds)

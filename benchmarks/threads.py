@@ -31,6 +31,7 @@ class Case(NamedTuple):
     width: int
     """Units of each of two hidden layers."""
     seeds: int = 1
+    device: str = "auto"
 
 
 CASES = [
@@ -54,7 +55,7 @@ def work(case: Case, seconds: float) -> None:
     from maxent.envs.make import Factory
     from maxent.run.driver import Driver
 
-    config, replays = TrainConfig(case.env, case.algo, seeds=case.seeds), case.algo != "ppo"
+    config, replays = TrainConfig(case.env, case.algo, seeds=case.seeds, device=case.device), case.algo != "ppo"
     settings = registry.entry(case.algo).config(
         hidden_sizes=(case.width, case.width), **({"learning_starts": 200} if replays else {})
     )

@@ -1,4 +1,4 @@
-"""Members shared by several devices: simulated ones, since a CPU serves as many as it is told."""
+"""Members shared by several devices: parts of the CPU, which serves as many as it is told."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def run(device, seeds=4):
     made.learn(96)
     return made
 
-alone, both = run("auto"), run(shared)
+both, alone = run(shared), run("auto")
 ring = both.loop.ring.reward
 assert len(ring.sharding.device_set) == int(shared[4:]), ring.sharding
 assert ring.addressable_shards[0].data.shape[1] == 4 // int(shared[4:])
@@ -68,8 +68,7 @@ print("equal")
     ],
 )
 def test_shared_members_learn_what_they_would_alone(env, algo, shared):
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    environment["PYTHONPATH"] = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, env, algo, shared], env=environment, capture_output=True, text=True, check=False
     )
@@ -85,7 +84,7 @@ def test_shared_members_learn_what_they_would_alone(env, algo, shared):
         ("cpu:0", "must be auto, cpu, gpu or tpu"),
         ("auto:2", "must be auto, cpu, gpu or tpu"),
         ("tpu", "JAX finds no tpu here, only"),
-        ("cpu:4096", "this machine has"),
+        ("cpu:4096", "JAX started with [0-9]+ cpu in this process"),
     ],
 )
 def test_devices_that_are_not_there_are_refused(words, complaint):

@@ -304,7 +304,7 @@ class TrainConfig:
     """FIELD=v1,v2,…: members with each of these values of the algorithm's setting, for every seed; several give their
     product."""
     device: str = "auto"
-    """What learns: auto, cpu, gpu or tpu; gpu:4 shares the members among four."""
+    """What learns: auto, cpu, gpu or tpu; gpu:4 shares the members among four, cpu:4 among four parts of the CPU."""
     eval_every: int = setting(10_000, low=0)
     """Steps between evaluations with the mean action; 0 evaluates only at the end."""
     eval_episodes: int = setting(10, low=1, high=2**20)

@@ -1,6 +1,7 @@
 """Which devices a run learns on, how they share its members, and whether they have room for it."""
 
 import os
+from contextlib import suppress
 from typing import Any
 
 import jax
@@ -17,12 +18,22 @@ THREADS = "PJRT_NPROC"
 """The environment variable that JAX reads once, when it starts: on how many threads a CPU computes."""
 
 
+KINDS = ("auto", "cpu", "gpu", "tpu")
+
+
 def begin(config: TrainConfig, settings: Any, members: int) -> None:
-    """Start JAX for a run, its CPU on a single thread where the networks are small.
+    """Start JAX for a run: with the CPUs that the members share, and on a single thread where the networks are small.
 
     JAX starts once a process, and the variable is the user's: where either has come first, it is left as it is.
+
+    Raises:
+        ConfigError: where the devices asked for are no devices, or cannot share the members evenly.
     """
-    if THREADS in os.environ or multiplications(config, settings, members) > SHARED:
+    kind, count = asked(config.device, members)
+    if kind == "cpu" and count > 1:
+        with suppress(RuntimeError):  # JAX has started; `choose` finds what it has
+            jax.config.update("jax_num_cpu_devices", count)
+    if THREADS in os.environ or multiplications(config, settings, members // count) > SHARED:
         return
     os.environ[THREADS] = "1"
     try:
@@ -37,7 +48,21 @@ def multiplications(config: TrainConfig, settings: Any, members: int) -> int:
     return members * max(learned, config.envs) * max(settings.hidden_sizes, default=1) ** 2
 
 
-KINDS = ("auto", "cpu", "gpu", "tpu")
+def asked(words: str, members: int) -> tuple[str, int]:
+    """The kind of device that "auto", "cpu", "gpu", "gpu:4", … asks for, and how many.
+
+    Raises:
+        ConfigError: where the words say something else, or so many cannot share the members evenly.
+    """
+    kind, colon, number = words.partition(":")
+    if kind not in KINDS or (colon and not (number.isdecimal() and int(number) > 0)) or (kind == "auto" and colon):
+        raise ConfigError(f"train.device is {words!r}: it must be auto, cpu, gpu or tpu, or how many, as in gpu:4")
+    count = int(number or 1)
+    if members % count:
+        raise ConfigError(
+            f"train.device is {words!r} and there are {members} members: each device needs as many of them"
+        )
+    return kind, count
 
 
 def choose(words: str, members: int) -> Mesh | None:
@@ -46,9 +71,7 @@ def choose(words: str, members: int) -> Mesh | None:
     Raises:
         ConfigError: where there are not so many of them, or they cannot share the members evenly.
     """
-    kind, colon, number = words.partition(":")
-    if kind not in KINDS or (colon and not (number.isdecimal() and int(number) > 0)) or (kind == "auto" and colon):
-        raise ConfigError(f"train.device is {words!r}: it must be auto, cpu, gpu or tpu, or how many, as in gpu:4")
+    kind, count = asked(words, members)
     if kind == "auto":
         return None
     try:
@@ -56,13 +79,8 @@ def choose(words: str, members: int) -> Mesh | None:
     except RuntimeError:
         have = ", ".join(sorted({device.platform for device in jax.devices()}))
         raise ConfigError(f"train.device is {words!r} and JAX finds no {kind} here, only {have}") from None
-    count = int(number or 1)
     if count > len(found):
-        raise ConfigError(f"train.device is {words!r} and this machine has {len(found)} {kind}")
-    if members % count:
-        raise ConfigError(
-            f"train.device is {words!r} and there are {members} members: each device needs as many of them"
-        )
+        raise ConfigError(f"train.device is {words!r} and JAX started with {len(found)} {kind} in this process")
     if count == 1 and found[0] == jax.devices()[0]:
         return None
     return Mesh(np.array(found[:count]), ("member",))
