@@ -278,8 +278,8 @@ class PPOConfig(AlgorithmConfig):
     """Weight of the value's loss."""
     entropy_coefficient: float = setting(0.0, low=0, swept=True)
     """Weight of the policy's entropy."""
-    initial_log_std: float = setting(0.0)
-    """Logarithm of the standard deviation at the start; numbers only."""
+    initial_log_std: float = setting(-0.7)
+    """Logarithm of the standard deviation at the start, of a box [-1, 1]; numbers only."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ Differs from the paper:
     the uncut sample's, as in the published results.
   - Advantages have mean 0 and variance 1 in each minibatch, layers start orthogonal, Adam's ε is 1e-5, gradients are
     cut to a norm: the habits of the authors' code (arXiv 2005.12729 measures how much they matter).
+  - The standard deviation starts at ½, as arXiv 2006.05990 advises, not at 1, of which the box would cut off a third.
   - V predicts returns shifted and scaled by their running moments (arXiv 1602.07714 without its correction of the last
     layer), so that the step size need not follow the reward's scale; the authors' code scales rewards instead.
 """
