@@ -38,7 +38,7 @@ TASKS = {
     "pendulum": (TrainConfig("Pendulum-v1", steps=20_000, seeds=5, eval_every=1000), SACConfig()),
     "bipedal": (TrainConfig("BipedalWalker-v3", steps=300_000), SACConfig(learning_rate=1e-3)),
     "lunar": (TrainConfig("LunarLanderContinuous-v3", steps=300_000), SACConfig()),
-    "cheetah": (TrainConfig("HalfCheetah-v5", steps=300_000), SACConfig()),
+    "cheetah": (TrainConfig("HalfCheetah-v5", steps=300_000), SACConfig(learning_rate=1e-3)),
     "cheetah-td3": (TrainConfig("HalfCheetah-v5", "td3", steps=300_000), TD3Config()),
     "cheetah-ddpg": (TrainConfig("HalfCheetah-v5", "ddpg", steps=300_000), DDPGConfig()),
     "cheetah-sac-v1": (TrainConfig("HalfCheetah-v5", "sac_v1", steps=300_000), SACV1Config()),
