@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,6 +104,16 @@ def test_a_replay_that_does_not_fit_is_refused_before_it_is_made(monkeypatch):
     devices.refuse_too_large({"obs": np.empty((1000, 1000, 400), np.float32)}, None)
     with pytest.raises(ConfigError, match=r"the replay needs 2.4 GB and 2.0 GB are free: lower buffer_size"):
         devices.refuse_too_large({"obs": np.empty((1000, 1000, 600), np.float32)}, None)
+
+
+@pytest.mark.parametrize(
+    ("platform", "complaint"), [("cpu", "needs 4.8 GB and"), ("gpu", "2.4 GB on each of 2 devices")]
+)
+def test_parts_of_a_cpu_have_one_memory_and_devices_one_each(monkeypatch, platform, complaint):
+    monkeypatch.setattr(devices, "free_bytes", lambda device: 2 * 10**9)
+    two = SimpleNamespace(devices=np.array([SimpleNamespace(platform=platform)] * 2))
+    with pytest.raises(ConfigError, match=complaint):
+        devices.refuse_too_large({"obs": np.empty((1000, 1000, 1200), np.float32)}, two)
 
 
 THREADS = """

@@ -96,10 +96,11 @@ def refuse_too_large(arrays: Tree, mesh: Mesh | None, part: tuple[str, str] = RE
     `part` is what they are, and what to do about it.
     """
     devices = [jax.devices()[0]] if mesh is None else list(mesh.devices.flat)
-    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays)) / len(devices)
+    memories = 1 if devices[0].platform == "cpu" else len(devices)
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays)) / memories
     free = free_bytes(devices[0])
     if free is not None and needed > free:
-        each = f" on each of {len(devices)} devices" if len(devices) > 1 else ""
+        each = f" on each of {memories} devices" if memories > 1 else ""
         raise ConfigError(f"{part[0]} needs {needed / 1e9:,.1f} GB{each} and {free / 1e9:,.1f} GB are free: {part[1]}")
 
 
