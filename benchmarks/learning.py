@@ -41,7 +41,10 @@ TASKS = {
     "cheetah": (TrainConfig("HalfCheetah-v5", steps=300_000), SACConfig(learning_rate=1e-3)),
     "cheetah-td3": (TrainConfig("HalfCheetah-v5", "td3", steps=300_000), TD3Config()),
     "cheetah-ddpg": (TrainConfig("HalfCheetah-v5", "ddpg", steps=300_000), DDPGConfig()),
-    "cheetah-sac-v1": (TrainConfig("HalfCheetah-v5", "sac_v1", steps=300_000), SACV1Config()),
+    "cheetah-sac-v1": (
+        TrainConfig("HalfCheetah-v5", "sac_v1", steps=300_000),
+        SACV1Config(learning_rate=1e-3, learning_starts=10_000, regularization=0.001),
+    ),
     "cheetah-ppo": (
         TrainConfig("HalfCheetah-v5", "ppo", steps=1_000_000, seeds=3, eval_every=50_000),
         PPOConfig(learning_rate_decay_updates=488),
