@@ -53,21 +53,17 @@ def load(pattern: str) -> list[dict[str, Any]]:
 
 
 def learning(folder: str, algo: str) -> str:
-    """The table of what the algorithm learned, and a curve a task."""
-    records = [record for record in load("learning-*.json") if algo in record]
+    """The tables of what the algorithm learned and of what was tried before, and a curve a task."""
+    records, tried = ([r for r in load(f"{kind}-*.json") if algo in r] for kind in ("learning", "tried"))
     if not records:
         return "Not measured yet."
     lines = [
-        "| environment | steps | seeds | mean | median | worst episode | aimed at | wall time |",
-        "|---|---|---|---|---|---|---|---|",
+        "| environment | steps | seeds | mean | median | worst episode | aimed at | wall time | other than the defaults |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for record in records:
-        returns = np.array([final["returns"] for final in record["final"]])
-        seeds = ", ".join(str(final["seed"]) for final in record["final"])
-        train = record["train"]
         lines.append(
-            f"| {train['env']} | {train['steps']:,} | {seeds} | {returns.mean():.1f} | {np.median(returns):.1f} "
-            f"| {returns.min():.1f} | {TARGETS[record['task']]} | {record['seconds'] / 60:.0f} min |"
+            f"| {learned(record)} | {TARGETS[record['task']]} | {record['seconds'] / 60:.0f} min | {changed(record)} |"
         )
         draw_curve(record)
     machine = records[0]["machine"]
@@ -78,7 +74,26 @@ def learning(folder: str, algo: str) -> str:
         "",
     ]
     lines += [f"![{r['train']['env']}]({folder}figures/learning-{r['task']}.png)" for r in records]
+    if tried:
+        lines += ["", "What other settings gave, kept as `tried-*.json` among the results:", ""]
+        lines += ["| environment | steps | seeds | mean | median | worst episode | other than the defaults |"]
+        lines += ["|---|---|---|---|---|---|---|", *(f"| {learned(r)} | {changed(r)} |" for r in tried)]
     return "\n".join(lines)
+
+
+def learned(record: dict[str, Any]) -> str:
+    """The cells of one record: the task, and the statistics of the final episodes of all its seeds."""
+    returns = np.array([final["returns"] for final in record["final"]])
+    seeds = ", ".join(str(final["seed"]) for final in record["final"])
+    env, steps = record["train"]["env"], record["train"]["steps"]
+    return f"{env} | {steps:,} | {seeds} | {returns.mean():.1f} | {np.median(returns):.1f} | {returns.min():.1f}"
+
+
+def changed(record: dict[str, Any]) -> str:
+    """The algorithm's settings in which a record differs from today's defaults."""
+    algo = record["train"]["algo"]
+    defaults = json.loads(json.dumps(vars(registry.entry(algo).config()), default=list))
+    return ", ".join(f"`{name}` {value}" for name, value in record[algo].items() if value != defaults.get(name))
 
 
 def draw_curve(record: dict[str, Any]) -> None:
