@@ -58,7 +58,7 @@ def learning(folder: str, algo: str) -> str:
     if not records:
         return "Not measured yet."
     lines = [
-        "| environment | steps | seeds | mean | median | worst episode | aimed at | wall time | other than the defaults |",
+        "| environment | steps | seeds | mean | median | worst episode | aimed at | wall time | not the defaults |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for record in records:
@@ -76,7 +76,7 @@ def learning(folder: str, algo: str) -> str:
     lines += [f"![{r['train']['env']}]({folder}figures/learning-{r['task']}.png)" for r in records]
     if tried:
         lines += ["", "What other settings gave, kept as `tried-*.json` among the results:", ""]
-        lines += ["| environment | steps | seeds | mean | median | worst episode | other than the defaults |"]
+        lines += ["| environment | steps | seeds | mean | median | worst episode | not the defaults |"]
         lines += ["|---|---|---|---|---|---|---|", *(f"| {learned(r)} | {changed(r)} |" for r in tried)]
     return "\n".join(lines)
 

@@ -85,7 +85,7 @@ def test_shared_members_learn_what_they_would_alone(env, algo, shared):
         ("cpu:0", "must be auto, cpu, gpu or tpu"),
         ("auto:2", "must be auto, cpu, gpu or tpu"),
         ("tpu", "JAX finds no tpu here, only"),
-        ("cpu:4096", "JAX started with [0-9]+ cpu in this process"),
+        ("cpu:4096", "JAX started with [0-9]+ cpu in this process: set JAX_NUM_CPU_DEVICES=4096 before"),
     ],
 )
 def test_devices_that_are_not_there_are_refused(words, complaint):

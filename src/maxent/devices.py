@@ -16,6 +16,8 @@ SHARED = 2**23
 """Multiplications of a product up to which one thread has it sooner than several (docs/update-speed.md)."""
 THREADS = "PJRT_NPROC"
 """The environment variable that JAX reads once, when it starts: on how many threads a CPU computes."""
+CPUS = "JAX_NUM_CPU_DEVICES"
+"""The one for how many devices a CPU passes."""
 
 
 KINDS = ("auto", "cpu", "gpu", "tpu")
@@ -24,13 +26,13 @@ KINDS = ("auto", "cpu", "gpu", "tpu")
 def begin(config: TrainConfig, settings: Any, members: int) -> None:
     """Start JAX for a run: with the CPUs that the members share, and on a single thread where the networks are small.
 
-    JAX starts once a process, and the variable is the user's: where either has come first, it is left as it is.
+    JAX starts once a process, and its variables are the user's: where either has come first, it is left as it is.
 
     Raises:
         ConfigError: where the devices asked for are no devices, or cannot share the members evenly.
     """
     kind, count = asked(config.device, members)
-    if kind == "cpu" and count > 1:
+    if kind == "cpu" and count > 1 and CPUS not in os.environ:
         with suppress(RuntimeError):  # JAX has started; `choose` finds what it has
             jax.config.update("jax_num_cpu_devices", count)
     if THREADS in os.environ or multiplications(config, settings, members // count) > SHARED:
@@ -80,7 +82,8 @@ def choose(words: str, members: int) -> Mesh | None:
         have = ", ".join(sorted({device.platform for device in jax.devices()}))
         raise ConfigError(f"train.device is {words!r} and JAX finds no {kind} here, only {have}") from None
     if count > len(found):
-        raise ConfigError(f"train.device is {words!r} and JAX started with {len(found)} {kind} in this process")
+        have = f"train.device is {words!r} and JAX started with {len(found)} {kind} in this process"
+        raise ConfigError(have + (f": set {CPUS}={count} before it starts" if kind == "cpu" else ""))
     if count == 1 and found[0] == jax.devices()[0]:
         return None
     return Mesh(np.array(found[:count]), ("member",))
