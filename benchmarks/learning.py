@@ -34,11 +34,15 @@ CARTPOLE = SACDiscreteConfig(
     hidden_sizes=(64, 64), normalize_observations=True, batch_size=64, utd=0.25, learning_rate=3e-3,
     learning_rate_decay_updates=24_750, tau=0.05, initial_temperature=0.1, target_entropy_ratio=0.7,
 )  # fmt: skip
+CHEETAH = SACConfig(learning_rate=1e-3)
 TASKS = {
     "pendulum": (TrainConfig("Pendulum-v1", steps=20_000, seeds=5, eval_every=1000), SACConfig()),
     "bipedal": (TrainConfig("BipedalWalker-v3", steps=300_000), SACConfig(learning_rate=1e-3)),
     "lunar": (TrainConfig("LunarLanderContinuous-v3", steps=300_000), SACConfig()),
-    "cheetah": (TrainConfig("HalfCheetah-v5", steps=300_000), SACConfig(learning_rate=1e-3)),
+    "cheetah": (TrainConfig("HalfCheetah-v5", steps=300_000), CHEETAH),
+    "cheetah-members": (TrainConfig("HalfCheetah-v5", steps=100_000, seeds=3), CHEETAH),
+    "cheetah-alone-1": (TrainConfig("HalfCheetah-v5", steps=100_000, seed=1), CHEETAH),
+    "cheetah-alone-2": (TrainConfig("HalfCheetah-v5", steps=100_000, seed=2), CHEETAH),
     "cheetah-td3": (TrainConfig("HalfCheetah-v5", "td3", steps=300_000), TD3Config()),
     "cheetah-ddpg": (TrainConfig("HalfCheetah-v5", "ddpg", steps=300_000), DDPGConfig()),
     "cheetah-sac-v1": (

@@ -45,6 +45,8 @@ TARGETS = {
 
 BESIDE = {"walker-sql": ["walker-sac"]}
 """Whose curves are drawn beside a task's own."""
+ALONE, MEMBERS = ("cheetah", "cheetah-alone-1", "cheetah-alone-2"), ("cheetah-members",)
+"""Three runs alone, and the one whose members have their seeds."""
 
 
 def load(pattern: str) -> list[dict[str, Any]]:
@@ -54,7 +56,8 @@ def load(pattern: str) -> list[dict[str, Any]]:
 
 def learning(folder: str, algo: str) -> str:
     """The tables of what the algorithm learned and of what was tried before, and a curve a task."""
-    records, tried = ([r for r in load(f"{kind}-*.json") if algo in r] for kind in ("learning", "tried"))
+    records = [record for record in load("learning-*.json") if algo in record and record["task"] in TARGETS]
+    tried = [record for record in load("tried-*.json") if algo in record]
     if not records:
         return "Not measured yet."
     lines = [
@@ -119,6 +122,36 @@ def draw_curve(record: dict[str, Any]) -> None:
     FIGURES.mkdir(parents=True, exist_ok=True)
     figure.savefig(FIGURES / f"learning-{record['task']}.png")
     plt.close(figure)
+
+
+def family(folder: str) -> str:
+    """The table and the plot of three members of one run beside three runs alone with their seeds."""
+    alone, together = ([r for name in names for r in load(f"learning-{name}.json")] for names in (ALONE, MEMBERS))
+    if len(alone) < len(ALONE) or not together:
+        return f"Not measured yet: `python benchmarks/learning.py {' '.join((*ALONE, *MEMBERS))}` does."
+    shown = {"alone": evaluated(alone), "as a member of one run": evaluated(together)}
+    steps = sorted({step for own in shown["as a member of one run"].values() for step in own})
+    lines = [f"| return after | {' | '.join(f'{step // 1000}k' for step in steps)} |", "|---" * (len(steps) + 1) + "|"]
+    figure, axes = plt.subplots(figsize=(6, 3.6), dpi=120, layout="constrained")
+    for color, (name, seeds) in zip(("C0", "C1"), shown.items()):
+        for seed, own in sorted(seeds.items()):
+            lines.append(f"| seed {seed}, {name} | {' | '.join(f'{own[step]:,.0f}' for step in steps)} |")
+            axes.plot(steps, [own[step] for step in steps], color=color, label=None if seed else name)
+    axes.set(xlabel="environment steps", ylabel="evaluation return", title=alone[0]["train"]["env"])
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(FIGURES / "members.png")
+    plt.close(figure)
+    return "\n".join([*lines, "", f"![Members and runs alone]({folder}figures/members.png)"])
+
+
+def evaluated(records: list[dict[str, Any]]) -> dict[int, dict[int, float]]:
+    """Seed → step → the mean return of its evaluation."""
+    returns: dict[int, dict[int, list[float]]] = {}
+    for step, seed, value in (point for record in records for point in record["curve"]):
+        returns.setdefault(seed, {}).setdefault(step, []).append(value)
+    return {seed: {step: float(np.mean(own)) for step, own in steps.items()} for seed, steps in returns.items()}
 
 
 def settings(algo: str) -> str:
@@ -408,6 +441,7 @@ def main() -> None:
             "account": account(),
             "threads": threads(),
             "growth": growth(folder),
+            "family": family(folder),
         }
         text = page.read_text(encoding="utf-8")
         for name, block in blocks.items():
