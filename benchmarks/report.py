@@ -72,7 +72,7 @@ def learning(folder: str, algo: str) -> str:
     machine = records[0]["machine"]
     lines += [
         "",
-        f"Each run had {machine['cores']} core of {machine['processor']}, on a machine shared with other work, so the "
+        f"Each run had {machine['cores']} core{'s' * (machine['cores'] > 1)} of {machine['processor']}, on a machine shared with other work, so the "
         "wall times say little. `benchmarks/learning.py` measures it; `benchmarks/results/` has every return.",
         "",
     ]
