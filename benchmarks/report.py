@@ -72,8 +72,9 @@ def learning(folder: str, algo: str) -> str:
     machine = records[0]["machine"]
     lines += [
         "",
-        f"Each run had {machine['cores']} core{'s' * (machine['cores'] > 1)} of {machine['processor']}, on a machine shared with other work, so the "
-        "wall times say little. `benchmarks/learning.py` measures it; `benchmarks/results/` has every return.",
+        f"Each run had {machine['cores']} core{'s' * (machine['cores'] > 1)} of {machine['processor']}, on a machine "
+        "shared with other work, so the wall times say little. `benchmarks/learning.py` measures it; "
+        "`benchmarks/results/` has every return.",
         "",
     ]
     lines += [f"![{r['train']['env']}]({folder}figures/learning-{r['task']}.png)" for r in records]
