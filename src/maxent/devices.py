@@ -18,8 +18,6 @@ THREADS = "PJRT_NPROC"
 """The environment variable that JAX reads once, when it starts: on how many threads a CPU computes."""
 CPUS = "JAX_NUM_CPU_DEVICES"
 """The one for how many devices a CPU passes."""
-
-
 KINDS = ("auto", "cpu", "gpu", "tpu")
 
 
