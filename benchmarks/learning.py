@@ -34,7 +34,7 @@ CARTPOLE = SACDiscreteConfig(
     hidden_sizes=(64, 64), normalize_observations=True, batch_size=64, utd=0.25, learning_rate=3e-3,
     learning_rate_decay_updates=24_750, tau=0.05, initial_temperature=0.1, target_entropy_ratio=0.7,
 )  # fmt: skip
-CHEETAH = SACConfig(learning_rate=1e-3)
+CHEETAH = SACConfig(learning_rate=1e-3, learning_starts=10_000)
 TASKS = {
     "pendulum": (TrainConfig("Pendulum-v1", steps=20_000, seeds=5, eval_every=1000), SACConfig()),
     "bipedal": (TrainConfig("BipedalWalker-v3", steps=300_000), SACConfig(learning_rate=1e-3)),
