@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 HERE = Path(__file__).resolve().parent
 TORCH = "torch==2.13.0"
 PEERS = (TORCH, "stable-baselines3==2.9.2", "sbx-rl==0.28.0")
-SHARED = ("gymnasium", "mujoco", "jax", "numpy")
+SHARED = ("gymnasium[mujoco]", "mujoco", "jax", "numpy")
 """Taken in the versions that this library runs with, so that the libraries are all that differs."""
 VERSIONS = (
     "maxent-rl", "stable-baselines3", "sbx-rl", "torch", "jax", "jaxlib", "flax", "tfp-nightly", "optax", "numpy",
@@ -409,7 +409,7 @@ def peers_python(folder: Path, torch_index: str) -> Path:
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     index = ["--extra-index-url", torch_index] if torch_index else []
     subprocess.run([*install, "--no-deps", *index, TORCH], check=True)
-    ours = [f"{name}=={importlib.metadata.version(name)}" for name in SHARED]
+    ours = [f"{name}=={importlib.metadata.version(name.partition('[')[0])}" for name in SHARED]
     subprocess.run([*install, *PEERS, *ours], check=True)
     return python
 
