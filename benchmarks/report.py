@@ -69,12 +69,11 @@ def learning(folder: str, algo: str) -> str:
             f"| {learned(record)} | {TARGETS[record['task']]} | {record['seconds'] / 60:.0f} min | {changed(record)} |"
         )
         draw_curve(record)
-    machine = records[0]["machine"]
+    machines = " or ".join(sorted({cores(record["machine"]) for record in records}))
     lines += [
         "",
-        f"Each run had {machine['cores']} core{'s' * (machine['cores'] > 1)} of {machine['processor']}, on a machine "
-        "shared with other work, so the wall times say little. `benchmarks/learning.py` measures it; "
-        "`benchmarks/results/` has every return.",
+        f"Each run had {machines}, on a machine shared with other work, so the wall times say little. "
+        "`benchmarks/learning.py` measures it; `benchmarks/results/` has every return.",
         "",
     ]
     lines += [f"![{r['train']['env']}]({folder}figures/learning-{r['task']}.png)" for r in records]
@@ -83,6 +82,11 @@ def learning(folder: str, algo: str) -> str:
         lines += ["| environment | steps | seeds | mean | median | worst episode | not the defaults |"]
         lines += ["|---|---|---|---|---|---|---|", *(f"| {learned(r)} | {changed(r)} |" for r in tried)]
     return "\n".join(lines)
+
+
+def cores(machine: dict[str, Any]) -> str:
+    """The machine's cores in words."""
+    return f"{machine['cores']} core{'s' * (machine['cores'] > 1)} of {machine['processor']}"
 
 
 def learned(record: dict[str, Any]) -> str:
