@@ -1,0 +1,187 @@
+"""How fast the library is, and what it costs."""
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from speed import LIBRARIES, SETTINGS
+
+from tables import FIGURES, load
+
+
+def speed() -> str:
+    """The table of the whole loop beside other libraries, a row a setting and machine."""
+    lines = [
+        "| setting | machine | steps/s | Stable-Baselines3 | SBX | times Stable-Baselines3 | times SBX "
+        "| first step after | peak of memory |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    measured = all_speeds()
+    for m in measured:
+        rates = [f"{m['medians'][f'{name} steps']:,.0f}" if name in m["peak_memory_mib"] else "" for name in LIBRARIES]
+        ratios = [times(m["ratios"].get(f"maxent / {name}")) for name in LIBRARIES[1:]]
+        start, memory = m["seconds_to_first_step"]["maxent"], m["peak_memory_mib"]["maxent"]
+        cells = (named(m), m["machine"]["processor"], *rates, *ratios, f"{start:.1f} s", f"{memory:,} MiB")
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"Whole processes in alternation, in {min(m['rounds'] for m in measured)} rounds or more of blocks of some "
+        "seconds, on two shared cores; batch 256, one update a step; the median of the ratios within a round, their "
+        "range, and what is aimed at. From `make bench`; the page on [updates](docs/update-speed.md) has them alone. Not "
+        "measured on a GPU.",
+    ]
+    return "\n".join(lines)
+
+
+def updates() -> str:
+    """The table of the updates alone beside their bare matrix products, a row a setting and machine."""
+    lines = [
+        "| setting | machine | queued | scanned | products | queued / products | scanned / products | steps / queued |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for m in all_speeds():
+        if "maxent queued" in m["medians"]:
+            rates = [f"{m['medians'][f'maxent {kind}']:,.0f}" for kind in ("queued", "scanned", "products")]
+            shares = ("queued updates / products", "scanned updates / products", "steps / queued updates")
+            shown = [f"{m['ratios'][share]['median']:.2f}" for share in shares]
+            lines.append(f"| {' | '.join((named(m), m['machine']['processor'], *rates, *shown))} |")
+    lines += [
+        "",
+        "A second, from `make bench`: updates dispatched one by one, and fifty at a time; one update's bare matrix "
+        "products; the share of the products' rate that the updates reach, and of the updates' that the loop does.",
+    ]
+    return "\n".join(lines)
+
+
+def all_speeds() -> list[dict[str, Any]]:
+    """Every setting of the speed benchmark on every machine, the settings side by side."""
+    records = load("speed*.json")
+    return [record["settings"][name] for name in SETTINGS for record in records if name in record["settings"]]
+
+
+def times(ratio: dict[str, float] | None) -> str:
+    """A ratio, its range, and what is aimed at."""
+    return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}), ≥ {ratio['target']:g}" if ratio else ""
+
+
+def named(measured: dict[str, Any]) -> str:
+    """A speed setting in words."""
+    return f"{measured.get('algo', 'sac')}, {measured['env']}, 2 × {measured['hidden']}"
+
+
+def account() -> str:
+    """Where the time of an update goes."""
+    records = load("account.json")
+    if not records:
+        return "Not measured yet: `python benchmarks/account.py` does."
+    widths = records[0]
+    names = dict.fromkeys(name for r in widths.values() for name in r["thread_ms"])
+    lines = ["| ms for one update, on one thread | " + " | ".join(f"2 × {width}" for width in widths) + " |"]
+    lines.append("|---|" + "---|" * len(widths))
+    for name in names:
+        cells = (r["thread_ms"].get(name, {"ms": 0.0})["ms"] for r in widths.values())
+        lines.append(f"| {name} | " + " | ".join(f"{ms:.2f}" for ms in cells) + " |")
+    for what, key in (("an update, traced", "ms_traced"), ("an update, not traced", "update")):
+        cells = (r.get(key) or r["ms"][key] for r in widths.values())
+        lines.append(f"| **{what}** | " + " | ".join(f"{ms:.2f}" for ms in cells) + " |")
+    cells = (r["ms"]["products alone"] for r in widths.values())
+    return "\n".join([*lines, "| **its products alone** | " + " | ".join(f"{ms:.2f}" for ms in cells) + " |"])
+
+
+def threads() -> str:
+    """The table of whole-loop steps on one thread over those on all."""
+    records = load("threads.json")
+    if not records:
+        return "Not measured yet."
+    lines = [
+        "| | units | members | multiplications | steps/s on one thread, over those on all |",
+        "|---|---|---|---|---|",
+    ]
+    for case in sorted(records[0]["cases"], key=lambda case: case["multiplications"]):
+        ratio = f"{case['one_thread_over_all']:.2f} ± {case['standard_error']:.2f}"
+        lines.append(
+            f"| {case['algo']}, {case['env']} | 2 × {case['width']} | {case['seeds']} "
+            f"| 2^{np.log2(case['multiplications']):.1f} | {ratio} |"
+        )
+    machine = records[0]["machine"]
+    return "\n".join([*lines, "", f"`benchmarks/threads.py`, {machine['cores']} cores of {machine['processor']}."])
+
+
+def cost() -> str:
+    """The table of the cost benchmark."""
+    records = load("cost.json")
+    if not records:
+        return "Not measured yet."
+    memory, replay, start, install = (records[0].get(part) for part in ("memory", "replay", "start", "install"))
+    lines = ["| cost, on HalfCheetah-v5 | measured | aimed at |", "|---|---|---|"]
+    if memory:
+        lines.append(f"| replay of a million transitions | {memory['replay_megabytes']:.0f} MB | ≤ 120 MB |")
+        lines.append(f"| process with it full, peak | {memory['process_megabytes_peak']:,.0f} MB | ≤ 1,300 MB |")
+    if replay:
+        ratio = replay["full_over_nearly_empty"]
+        lines.append(
+            f"| steps/s, full replay over nearly empty, median (middle half) | {ratio['median']:.3f} "
+            f"({ratio['q1']:.3f} to {ratio['q3']:.3f}) | ≥ 0.95 |"
+        )
+        counts = f"{replay['traces_after_warm_up']}, {replay['compilations_after_warm_up']}"
+        lines.append(f"| traces, compilations after warm-up | {counts} | 0, 0 |")
+
+    if start:
+        first, later = start["first_start"], start["later_start"]
+        lines.append(f"| first step after the command, second start | {later['first_step']:.1f} s | ≤ 5 s |")
+        lines.append(f"| the same, first start | {first['first_step']:.1f} s | |")
+    if install:
+        disk = install["mebibytes"]
+        lines.append(
+            f"| disk with all it needs, without extras | {disk:.0f} MiB ({disk * 2**20 / 1e6:.0f} MB) | ≤ 750 MB |"
+        )
+    return "\n".join(lines)
+
+
+GROWTH = {
+    "members": ("members", "an iteration of all of them", 1.0),
+    "environments": ("environments of one member", "an iteration of all of them, one update", 1.0),
+    "width": ("units of each of two layers", "an update", None),
+    "replay": ("transitions in a full replay", "an update and a new row", 0.0),
+}
+"""Axis → what grows, what the cost is of, and the steepest slope that is aimed at."""
+
+
+def growth(folder: str) -> str:
+    """The table and the plot of how cost grows, and what five seeds cost."""
+    record = (load("growth.json") or [{}])[0]
+    axes = [axis for axis in GROWTH if axis in record]
+    if not record:
+        return "Not measured yet: `python benchmarks/growth.py` does."
+    lines = ["| what grows | from | to | cost, from | to | slope | of the last two sizes | aimed at |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    for axis in axes:
+        r, (what, _, aim) = record[axis], GROWTH[axis]
+        low, high = (f"{1000 * r['medians'][i]:,.2f} ms" for i in (0, -1))
+        aimed = "" if aim is None else f"≤ {aim:g}" if aim else "none"
+        sizes = f"{r['sizes'][0]:,} | {r['sizes'][-1]:,}"
+        lines.append(f"| {what} | {sizes} | {low} | {high} | {r['slope']:.2f} | {r['last_slope']:.2f} | {aimed} |")
+    lines += ["", "| five seeds in one process | measured | aimed at |", "|---|---|---|"]
+    for name, r in record.get("seeds", {}).items():
+        if isinstance(r, dict) and "median" in r:
+            aim = 5.2 if "256" in name else 3.0
+            span = f"{min(r['ratios']):.2f} to {max(r['ratios']):.2f}"
+            lines.append(f"| {name}: times the cost of one | {r['median']:.2f} ({span}) | ≤ {aim:g} |")
+    if "memory" in record:
+        r = record["memory"]
+        lines.append(f"| peak memory, times one process and five replays | {r['ratio']:.2f} | ≤ 1.3 |")
+    draw_growth({axis: record[axis] for axis in axes})
+    return "\n".join([*lines, "", f"![How cost grows]({folder}figures/growth.png)"])
+
+
+def draw_growth(axes: dict[str, dict[str, Any]]) -> None:
+    """One log-log panel an axis, its slope named."""
+    figure, panels = plt.subplots(1, len(axes), figsize=(3.2 * len(axes), 3), dpi=120, layout="constrained")
+    for panel, (axis, r) in zip(np.atleast_1d(panels), axes.items()):
+        what, cost, _ = GROWTH[axis]
+        panel.loglog(r["sizes"], np.array(r["medians"]) * 1000, "o-", color="C0", linewidth=2)
+        panel.set(xlabel=what, ylabel=f"ms for {cost}", title=f"slope {r['slope']:.2f}")
+        panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(FIGURES / "growth.png")
+    plt.close(figure)
