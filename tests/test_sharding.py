@@ -135,3 +135,38 @@ def test_small_networks_compute_on_one_thread(width, wished, threads):
     done = subprocess.run(command, env=environment | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == (len(os.sched_getaffinity(0)) if threads == "all" else threads)
+
+
+BESIDE = """
+import sys
+import jax
+import jax.numpy as jnp
+from maxent import devices, registry
+from maxent.config import TrainConfig
+
+algo, count, learning = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "learning"
+settings = registry.entry(algo).config()
+devices.begin(TrainConfig("Pendulum-v1", algo, seeds=count, device=f"cpu:{count}"), settings, count, learning)
+assert jax.config.read(devices.BESIDE), "the setting is as it was"
+x = jnp.full((1500, 1500), 1e-3)
+slow = jax.jit(lambda x: x @ x @ x @ x @ x).lower(x).compile()
+print(not slow(x).is_ready())
+"""
+
+
+@pytest.mark.parametrize(
+    ("algo", "count", "doing", "beside"),
+    [
+        ("sac", 1, "learning", True),
+        ("ppo", 1, "learning", False),
+        ("ppo", 2, "learning", True),
+        ("sac", 1, "acting", False),
+    ],
+)
+def test_where_nothing_runs_beside_acting_one_thread_does_both(algo, count, doing, beside):
+    """But updates from a replay run while the environments step, and the parts of a CPU beside each other."""
+    command = [sys.executable, "-c", BESIDE, algo, str(count), doing]
+    environment = {name: value for name, value in os.environ.items() if name != devices.CPUS}
+    done = subprocess.run(command, env=environment | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(beside)]

@@ -27,8 +27,8 @@ def speed() -> str:
         "",
         f"Whole processes in alternation, in {min(m['rounds'] for m in measured)} rounds or more of blocks of some "
         "seconds, on two shared cores; batch 256, one update a step; the median of the ratios within a round, their "
-        "range, and what is aimed at. From `make bench`; the page on [updates](docs/update-speed.md) has them alone. Not "
-        "measured on a GPU.",
+        "range, and what is aimed at. From `make bench`; the page on [updates](docs/update-speed.md) has them alone. "
+        "Not measured on a GPU.",
     ]
     return "\n".join(lines)
 

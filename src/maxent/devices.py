@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from maxent import registry
 from maxent.config import TrainConfig
 from maxent.errors import ConfigError
 from maxent.types import Tree
@@ -18,11 +19,16 @@ THREADS = "PJRT_NPROC"
 """The environment variable that JAX reads once, when it starts: on how many threads a CPU computes."""
 CPUS = "JAX_NUM_CPU_DEVICES"
 """The one for how many devices a CPU passes."""
+BESIDE = "jax_cpu_enable_async_dispatch"
+"""The setting that JAX reads once, when it starts: whether a CPU computes on a thread beside Python's."""
 KINDS = ("auto", "cpu", "gpu", "tpu")
 
 
-def begin(config: TrainConfig, settings: Any, members: int) -> None:
+def begin(config: TrainConfig, settings: Any, members: int, learning: bool = True) -> None:
     """Start JAX for a run: with the CPUs that the members share, and on a single thread where the networks are small.
+
+    Where nothing is computed beside acting, because no policy learns or a whole rollout has to be there first, one CPU
+    computes on Python's own thread: to wake another one takes longer than an action does (docs/update-speed.md).
 
     JAX starts once a process, and its variables are the user's: where either has come first, it is left as it is.
 
@@ -33,13 +39,18 @@ def begin(config: TrainConfig, settings: Any, members: int) -> None:
     if kind == "cpu" and count > 1 and CPUS not in os.environ:
         with suppress(RuntimeError):  # JAX has started; `choose` finds what it has
             jax.config.update("jax_num_cpu_devices", count)
-    if THREADS in os.environ or multiplications(config, settings, members // count) > SHARED:
-        return
-    os.environ[THREADS] = "1"
+    single = THREADS not in os.environ and multiplications(config, settings, members // count) <= SHARED
+    beside = jax.config.read(BESIDE)
+    in_turn = count == 1 and not (learning and registry.algorithm(config.algo).feed == "replay")
+    if single:
+        os.environ[THREADS] = "1"
+    jax.config.update(BESIDE, beside and not in_turn)
     try:
         jax.devices()
     finally:
-        del os.environ[THREADS]
+        jax.config.update(BESIDE, beside)
+        if single:
+            del os.environ[THREADS]
 
 
 def multiplications(config: TrainConfig, settings: Any, members: int) -> int:
