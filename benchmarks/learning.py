@@ -69,6 +69,7 @@ TASKS = {
         SACDiscreteConfig(
             hidden_sizes=(128, 128), batch_size=128, utd=0.5, learning_rate=1e-3, n_step=4,
             learning_rate_decay_updates=149_500, tau=0.01, initial_temperature=0.1, target_entropy_ratio=0.6,
+            entropy_in_target=False,
         ),
     ),
 }  # fmt: skip
