@@ -37,7 +37,10 @@ CARTPOLE = SACDiscreteConfig(
 CHEETAH = SACConfig(learning_rate=1e-3, learning_starts=10_000)
 TASKS = {
     "pendulum": (TrainConfig("Pendulum-v1", steps=20_000, seeds=5, eval_every=1000), SACConfig()),
-    "bipedal": (TrainConfig("BipedalWalker-v3", steps=300_000), SACConfig(learning_rate=1e-3)),
+    "bipedal": (
+        TrainConfig("BipedalWalker-v3", steps=300_000),
+        SACConfig(learning_rate=1e-3, learning_starts=10_000, gamma=0.98, tau=0.02),
+    ),
     "lunar": (TrainConfig("LunarLanderContinuous-v3", steps=300_000), SACConfig()),
     "cheetah": (TrainConfig("HalfCheetah-v5", steps=300_000), CHEETAH),
     "cheetah-members": (TrainConfig("HalfCheetah-v5", steps=100_000, seeds=3), CHEETAH),
