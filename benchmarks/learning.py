@@ -41,7 +41,10 @@ TASKS = {
         TrainConfig("BipedalWalker-v3", steps=300_000),
         SACConfig(learning_rate=1e-3, learning_starts=10_000, gamma=0.98, tau=0.02),
     ),
-    "lunar": (TrainConfig("LunarLanderContinuous-v3", steps=300_000), SACConfig()),
+    "lunar": (
+        TrainConfig("LunarLanderContinuous-v3", steps=300_000),
+        SACConfig(learning_rate_decay_updates=299_000),
+    ),
     "cheetah": (TrainConfig("HalfCheetah-v5", steps=300_000), CHEETAH),
     "cheetah-members": (TrainConfig("HalfCheetah-v5", steps=100_000, seeds=3), CHEETAH),
     "cheetah-alone-1": (TrainConfig("HalfCheetah-v5", steps=100_000, seed=1), CHEETAH),
@@ -71,8 +74,7 @@ TASKS = {
         TrainConfig("LunarLander-v3", "sac_discrete", steps=300_000, seeds=3),
         SACDiscreteConfig(
             hidden_sizes=(128, 128), batch_size=128, utd=0.5, learning_rate=1e-3, n_step=4,
-            learning_rate_decay_updates=149_500, tau=0.01, initial_temperature=0.1, target_entropy_ratio=0.6,
-            entropy_in_target=False,
+            learning_rate_decay_updates=149_500, tau=0.01, temperature=1.0, entropy_in_target=False,
         ),
     ),
 }  # fmt: skip
