@@ -11,14 +11,15 @@ the median of those over the rounds. Of each process the table has its peak of m
 its first environment step, imports and compilation included.
 
 The peers live in an environment of their own, benchmarks/.peers, which is made when it is missing (0.4 GB of
-downloads); --peers takes another one. The tables go to benchmarks/results/speed.json too, with every round; settings
-that are not measured again keep what they had.
+downloads); --peers takes another one. The tables go to benchmarks/results/speed-MACHINE.json too, with every round;
+settings that are not measured again keep what they had.
 """
 
 import argparse
 import importlib.metadata
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -422,7 +423,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="about how long a block takes")
     parser.add_argument("--peers", type=Path, default=HERE / ".peers", help="the peers' environment")
     parser.add_argument("--torch-index", default="", help="package index with PyTorch for CPUs alone, else pip's own")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "speed.json")
+    parser.add_argument("--out", type=Path, help="the record, else that of this machine's processor")
     arguments = parser.parse_args()
     chosen = arguments.settings or list(SETTINGS)
     unknown = [name for name in chosen if name not in SETTINGS]
@@ -443,7 +444,8 @@ def main() -> None:
         "rounds": arguments.rounds,
         "seconds_a_block": arguments.seconds,
     }
-    path = arguments.out
+    processor = re.sub(r"\W+", "-", origin["machine"]["processor"].lower()).strip("-")
+    path = arguments.out or HERE / "results" / f"speed-{processor}.json"
     record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"settings": {}}
     for name in chosen:
         print(name, flush=True)

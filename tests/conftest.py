@@ -3,6 +3,8 @@
 import os
 import tempfile
 
+import pytest
+
 
 def pytest_configure(config):
     """Choose the folder before JAX is imported; the workers inherit it."""
@@ -11,3 +13,12 @@ def pytest_configure(config):
         config.add_cleanup(folder.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _started():
+    """JAX starts once a process: here always as for SAC with small networks, whichever test comes first."""
+    from maxent import devices
+    from maxent.config import SACConfig, TrainConfig
+
+    devices.begin(TrainConfig("Pendulum-v1"), SACConfig(hidden_sizes=(8,)), 1)

@@ -160,7 +160,7 @@ print(not slow(x).is_ready())
         ("sac", 1, "learning", True),
         ("ppo", 1, "learning", False),
         ("ppo", 2, "learning", True),
-        ("sac", 1, "acting", False),
+        ("sac", 2, "acting", False),
     ],
 )
 def test_where_nothing_runs_beside_acting_one_thread_does_both(algo, count, doing, beside):

@@ -17,16 +17,18 @@ def speed() -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     measured = all_speeds()
+    if not measured:
+        return "Not measured yet: `make bench` does."
     for m in measured:
         rates = [f"{m['medians'][f'{name} steps']:,.0f}" if name in m["peak_memory_mib"] else "" for name in LIBRARIES]
         ratios = [times(m["ratios"].get(f"maxent / {name}")) for name in LIBRARIES[1:]]
         start, memory = m["seconds_to_first_step"]["maxent"], m["peak_memory_mib"]["maxent"]
-        cells = (named(m), m["machine"]["processor"], *rates, *ratios, f"{start:.1f} s", f"{memory:,} MiB")
+        cells = (named(m), machine(m), *rates, *ratios, f"{start:.1f} s", f"{memory:,} MiB")
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
         f"Whole processes in alternation, in {min(m['rounds'] for m in measured)} rounds or more of blocks of some "
-        "seconds, on two shared cores; batch 256, one update a step; the median of the ratios within a round, their "
+        "seconds, on shared cores; batch 256, one update a step; the median of the ratios within a round, their "
         "range, and what is aimed at. From `make bench`; the page on [updates](docs/update-speed.md) has them alone. "
         "Not measured on a GPU.",
     ]
@@ -44,7 +46,7 @@ def updates() -> str:
             rates = [f"{m['medians'][f'maxent {kind}']:,.0f}" for kind in ("queued", "scanned", "products")]
             shares = ("queued updates / products", "scanned updates / products", "steps / queued updates")
             shown = [f"{m['ratios'][share]['median']:.2f}" for share in shares]
-            lines.append(f"| {' | '.join((named(m), m['machine']['processor'], *rates, *shown))} |")
+            lines.append(f"| {' | '.join((named(m), machine(m), *rates, *shown))} |")
     lines += [
         "",
         "A second, from `make bench`: updates dispatched one by one, and fifty at a time; one update's bare matrix "
@@ -57,6 +59,11 @@ def all_speeds() -> list[dict[str, Any]]:
     """Every setting of the speed benchmark on every machine, the settings side by side."""
     records = load("speed*.json")
     return [record["settings"][name] for name in SETTINGS for record in records if name in record["settings"]]
+
+
+def machine(measured: dict[str, Any]) -> str:
+    """Where it was measured, in words."""
+    return f"{measured['machine']['cores']} cores of {measured['machine']['processor']}"
 
 
 def times(ratio: dict[str, float] | None) -> str:

@@ -41,7 +41,7 @@ def begin(config: TrainConfig, settings: Any, members: int, learning: bool = Tru
             jax.config.update("jax_num_cpu_devices", count)
     single = THREADS not in os.environ and multiplications(config, settings, members // count) <= SHARED
     beside = jax.config.read(BESIDE)
-    in_turn = count == 1 and not (learning and registry.algorithm(config.algo).feed == "replay")
+    in_turn = not learning or (count == 1 and registry.algorithm(config.algo).feed == "rollout")
     if single:
         os.environ[THREADS] = "1"
     jax.config.update(BESIDE, beside and not in_turn)
