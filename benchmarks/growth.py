@@ -3,7 +3,8 @@
     python benchmarks/growth.py [members] [environments] [width] [replay] [seeds] [memory] [--rounds 5]
 
 Each axis is measured at several sizes of one thing, everything else equal, in turn: all sizes once a round, and the
-median of the rounds counts. benchmarks/results/growth.json has every round; `benchmarks/report.py` draws the curves.
+median of the rounds counts. benchmarks/results/growth-MACHINE.json has every round; `benchmarks/report.py` draws
+the curves.
 
 members        jax/Pendulum-v1, 64 units: seconds an iteration, in which each member steps and learns once
 environments   the same with one member: seconds an iteration, in which all environments step and one update is made
@@ -23,12 +24,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parts
 from threads import Case, Running, in_turn
 
 from maxent.config import SACConfig, TrainConfig
@@ -37,7 +38,6 @@ from maxent.replay import ring
 from maxent.run import folder
 from maxent.run.driver import Driver
 
-RESULT = Path(__file__).parent / "results" / "growth.json"
 PENDULUM, CHEETAH = "jax/Pendulum-v1", "HalfCheetah-v5"
 SMALL = SACConfig(hidden_sizes=(64, 64))
 SECONDS = 1.0
@@ -195,7 +195,8 @@ def main() -> None:
     chosen = arguments.names or names
     if unknown := set(chosen) - set(names):
         parser.error(f"there is no {unknown.pop()!r}: choose from {', '.join(names)}")
-    record = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    path = parts.record_of("growth", folder.machine()["processor"])
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for name in chosen:
         origin = {
             "command": f"python benchmarks/growth.py {name} --rounds {arguments.rounds}",
@@ -209,8 +210,8 @@ def main() -> None:
             found = five_seeds(arguments.rounds) if name == "seeds" else five_seeds_memory()
         record[name] = origin | found
         print(name, {k: v for k, v in found.items() if k not in ("seconds", "versions")}, flush=True)
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(json.dumps(record, indent=1), encoding="utf-8")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -10,7 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+RESULTS = Path(__file__).parent / "results"
 Part = Callable[[argparse.Namespace], dict[str, Any]]
+
+
+def record_of(kind: str, processor: str) -> Path:
+    """Where a processor's record of that kind is kept: figures of two machines do not mix."""
+    words = re.findall(r"\w+", processor.lower())
+    return RESULTS / f"{'-'.join([kind, *words])}.json"
 
 
 def arguments_of(

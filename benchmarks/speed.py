@@ -19,7 +19,6 @@ import argparse
 import importlib.metadata
 import json
 import os
-import re
 import resource
 import statistics
 import subprocess
@@ -28,6 +27,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import parts
 
 HERE = Path(__file__).resolve().parent
 TORCH = "torch==2.13.0"
@@ -444,8 +445,7 @@ def main() -> None:
         "rounds": arguments.rounds,
         "seconds_a_block": arguments.seconds,
     }
-    processor = re.sub(r"\W+", "-", origin["machine"]["processor"].lower()).strip("-")
-    path = arguments.out or HERE / "results" / f"speed-{processor}.json"
+    path = arguments.out or parts.record_of("speed", origin["machine"]["processor"])
     record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"settings": {}}
     for name in chosen:
         print(name, flush=True)
