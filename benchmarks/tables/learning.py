@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from maxent import registry
-from tables import FIGURES, load
+from tables import FIGURES, load, machine
 
 TARGETS = {
     "pendulum": "mean ≥ -160",
@@ -50,7 +50,7 @@ def learning(folder: str, algo: str) -> str:
             f"| {learned(record)} | {TARGETS[record['task']]} | {record['seconds'] / 60:.0f} min | {changed(record)} |"
         )
         draw_curve(record)
-    machines = " or ".join(sorted({cores(record["machine"]) for record in records}))
+    machines = " or ".join(sorted({machine(record) for record in records}))
     lines += [
         "",
         f"Each run had {machines}, on a machine shared with other work, so the wall times say little. "
@@ -63,11 +63,6 @@ def learning(folder: str, algo: str) -> str:
         lines += ["| environment | steps | seeds | mean | median | worst episode | not the defaults |"]
         lines += ["|---|---|---|---|---|---|---|", *(f"| {learned(r)} | {changed(r)} |" for r in tried)]
     return "\n".join(lines)
-
-
-def cores(machine: dict[str, Any]) -> str:
-    """The machine's cores in words."""
-    return f"{machine['cores']} core{'s' * (machine['cores'] > 1)} of {machine['processor']}"
 
 
 def learned(record: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from speed import LIBRARIES, SETTINGS
 
-from tables import FIGURES, load
+from tables import FIGURES, load, machine
 
 
 def speed() -> str:
@@ -61,11 +61,6 @@ def all_speeds() -> list[dict[str, Any]]:
     return [record["settings"][name] for name in SETTINGS for record in records if name in record["settings"]]
 
 
-def machine(measured: dict[str, Any]) -> str:
-    """Where it was measured, in words."""
-    return f"{measured['machine']['cores']} cores of {measured['machine']['processor']}"
-
-
 def times(ratio: dict[str, float] | None) -> str:
     """A ratio, its range, and what is aimed at."""
     return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}), ≥ {ratio['target']:g}" if ratio else ""
@@ -110,8 +105,7 @@ def threads() -> str:
             f"| {case['algo']}, {case['env']} | 2 × {case['width']} | {case['seeds']} "
             f"| 2^{np.log2(case['multiplications']):.1f} | {ratio} |"
         )
-    machine = records[0]["machine"]
-    return "\n".join([*lines, "", f"`benchmarks/threads.py`, {machine['cores']} cores of {machine['processor']}."])
+    return "\n".join([*lines, "", f"`benchmarks/threads.py`, {machine(records[0])}."])
 
 
 def cost() -> str:
@@ -178,7 +172,13 @@ def growth(folder: str) -> str:
         ratio, where = record["memory"]["ratio"], machine(record["memory"])
         lines.append(f"| peak memory, times one process and five replays | {where} | {ratio:.2f} | ≤ 1.3 |")
     draw_growth({axis: record[axis] for axis in axes})
-    return "\n".join([*lines, "", f"![How cost grows]({folder}figures/growth.png)"])
+    lines += [
+        "",
+        f"The growth is that of {machine(record[axes[0]])}.",
+        "",
+        f"![How cost grows]({folder}figures/growth.png)",
+    ]
+    return "\n".join(lines)
 
 
 def seeds_of(records: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any], str]]:
