@@ -10,7 +10,7 @@ On HalfCheetah-v5 with the default settings, each part in a process of its own:
   start    from `maxent train` to the first environment step and to the end of the first update, with an empty
            compilation cache and with the one that the first start left
   install  the disk that the library takes with all it needs, without its extras, in an environment without pip: with
-           every module compiled ahead, as pip does it, and with those that a first run imports, as `make` and uv leave it
+           every module compiled ahead, as pip does it, and with those that a first run imports, as `make` leaves it
 
 The table goes to benchmarks/results/cost.json too, which keeps the parts that were not asked for.
 """

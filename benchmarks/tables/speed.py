@@ -109,7 +109,7 @@ def threads() -> str:
 
 
 INSTALLED = {
-    "without extras, as `make` and uv install it, after a first run": "mebibytes_compiled_when_imported",
+    "without extras, as `make` installs it, after a first run": "mebibytes_compiled_when_imported",
     "the same where pip compiles every module ahead": "mebibytes",
 }
 
