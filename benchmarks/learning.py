@@ -41,7 +41,10 @@ TASKS = {
         TrainConfig("BipedalWalker-v3", steps=300_000),
         SACConfig(learning_rate=1e-3, learning_starts=10_000, gamma=0.98, tau=0.02),
     ),
-    "lunar": (TrainConfig("LunarLanderContinuous-v3", steps=300_000), SACConfig()),
+    "lunar": (
+        TrainConfig("LunarLanderContinuous-v3", steps=300_000),
+        SACConfig(hidden_sizes=(128, 128), learning_rate=1e-3),
+    ),
     "cheetah": (TrainConfig("HalfCheetah-v5", steps=300_000), CHEETAH),
     "cheetah-members": (TrainConfig("HalfCheetah-v5", steps=100_000, seeds=3), CHEETAH),
     "cheetah-alone-1": (TrainConfig("HalfCheetah-v5", steps=100_000, seed=1), CHEETAH),
