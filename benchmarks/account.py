@@ -9,7 +9,7 @@ shows one thread's part alone. What no kernel uses of the time is spent on start
 down, so the table gives the traced time too.
 
 The list of one update's matrix products alone, from speed.py, is timed in the same process. The tables go to
-benchmarks/results/account.json too, one for each width; a width that is not measured again stays.
+benchmarks/results/account-<processor>.json too, one for each width; a width that is not measured again stays.
 """
 
 import argparse
@@ -32,6 +32,7 @@ os.environ["PJRT_NPROC"] = "1"  # read when JAX starts
 import jax
 import jax.numpy as jnp
 import numpy as np
+import parts
 from speed import UNIT, product_list, products
 
 from maxent import registry, streams
@@ -41,7 +42,6 @@ from maxent.replay import ring
 from maxent.run import folder
 from maxent.types import Leaf, Spec
 
-RESULTS = Path(__file__).parent / "results"
 SCANNED, ROWS = 50, 100_000
 FRAMES = re.compile(r"stack_frame_id=(\d+)")
 PRODUCT, SUM = "matrix products", "sums over the batch (gradients of biases, means)"
@@ -203,7 +203,7 @@ def main() -> None:
     print(record["ms"], "ms; traced", record["ms_traced"])
     for name, entry in record["thread_ms"].items():
         print(f"{entry['ms']:8.3f}  {entry['kernels']:3d}  {name}")
-    path = RESULTS / "account.json"
+    path = parts.record_of("account", record["machine"]["processor"])
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     path.write_text(json.dumps(known | {str(arguments.hidden): record}, indent=1), encoding="utf-8")
 

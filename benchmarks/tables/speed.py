@@ -73,21 +73,23 @@ def named(measured: dict[str, Any]) -> str:
 
 def account() -> str:
     """Where the time of an update goes."""
-    records = load("account.json")
-    if not records:
+    columns = {
+        f"2 × {width}, {r['machine']['processor']}": r
+        for record in load("account-*.json")
+        for width, r in sorted(record.items(), key=lambda item: int(item[0]))
+    }
+    if not columns:
         return "Not measured yet: `python benchmarks/account.py` does."
-    widths = records[0]
-    names = dict.fromkeys(name for r in widths.values() for name in r["thread_ms"])
-    lines = ["| ms for one update, on one thread | " + " | ".join(f"2 × {width}" for width in widths) + " |"]
-    lines.append("|---|" + "---|" * len(widths))
-    for name in names:
-        cells = (r["thread_ms"].get(name, {"ms": 0.0})["ms"] for r in widths.values())
-        lines.append(f"| {name} | " + " | ".join(f"{ms:.2f}" for ms in cells) + " |")
-    for what, key in (("an update, traced", "ms_traced"), ("an update, not traced", "update")):
-        cells = (r.get(key) or r["ms"][key] for r in widths.values())
-        lines.append(f"| **{what}** | " + " | ".join(f"{ms:.2f}" for ms in cells) + " |")
-    cells = (r["ms"]["products alone"] for r in widths.values())
-    return "\n".join([*lines, "| **its products alone** | " + " | ".join(f"{ms:.2f}" for ms in cells) + " |"])
+    rows: dict[str, list[float]] = {}
+    for name in dict.fromkeys(name for r in columns.values() for name in r["thread_ms"]):
+        rows[name] = [r["thread_ms"].get(name, {"ms": 0.0})["ms"] for r in columns.values()]
+    rows["**an update, traced**"] = [r["ms_traced"] for r in columns.values()]
+    rows["**an update, not traced**"] = [r["ms"]["update"] for r in columns.values()]
+    rows["**its products alone**"] = [r["ms"]["products alone"] for r in columns.values()]
+    lines = [f"| ms for one update, on one thread | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
+    lines += [f"| {name} | {' | '.join(f'{ms:.2f}' for ms in cells)} |" for name, cells in rows.items()]
+    shares = (f"{r['ms']['products alone'] / r['ms']['update']:.2f}" for r in columns.values())
+    return "\n".join([*lines, f"| **the share of their rate that the update reaches** | {' | '.join(shares)} |"])
 
 
 def threads() -> str:
