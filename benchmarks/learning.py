@@ -42,7 +42,7 @@ TASKS = {
         SACConfig(learning_rate=1e-3, learning_starts=10_000, gamma=0.98, tau=0.02),
     ),
     "lunar": (
-        TrainConfig("LunarLanderContinuous-v3", steps=300_000),
+        TrainConfig("LunarLanderContinuous-v3", steps=300_000, seeds=5),
         SACConfig(hidden_sizes=(128, 128), learning_rate=1e-3),
     ),
     "cheetah": (TrainConfig("HalfCheetah-v5", steps=300_000), CHEETAH),
