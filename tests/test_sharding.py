@@ -150,23 +150,23 @@ devices.begin(TrainConfig("Pendulum-v1", algo, seeds=count, device=f"cpu:{count}
 assert jax.config.read(devices.BESIDE), "the setting is as it was"
 x = jnp.full((1500, 1500), 1e-3)
 slow = jax.jit(lambda x: x @ x @ x @ x @ x).lower(x).compile()
-print(not slow(x).is_ready())
+print(not slow(x).is_ready(), len(jax.devices()))
 """
 
 
 @pytest.mark.parametrize(
-    ("algo", "count", "doing", "beside"),
+    ("algo", "count", "doing", "beside", "parts"),
     [
-        ("sac", 1, "learning", True),
-        ("ppo", 1, "learning", False),
-        ("ppo", 2, "learning", True),
-        ("sac", 2, "acting", False),
+        ("sac", 1, "learning", True, 1),
+        ("ppo", 1, "learning", False, 1),
+        ("ppo", 2, "learning", True, 2),
+        ("sac", 2, "acting", False, 1),
     ],
 )
-def test_where_nothing_runs_beside_acting_one_thread_does_both(algo, count, doing, beside):
+def test_where_nothing_runs_beside_acting_one_thread_does_both(algo, count, doing, beside, parts):
     """But updates from a replay run while the environments step, and the parts of a CPU beside each other."""
     command = [sys.executable, "-c", BESIDE, algo, str(count), doing]
     environment = {name: value for name, value in os.environ.items() if name != devices.CPUS}
     done = subprocess.run(command, env=environment | {"JAX_PLATFORMS": "cpu"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(beside)]
+    assert done.stdout.split() == [str(beside), str(parts)]

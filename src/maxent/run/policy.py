@@ -71,7 +71,7 @@ def load(
     if member >= len(known):
         raise ConfigError(f"{path} has no member {member}: its members are numbered from 0 to {len(known) - 1}")
     folder.refuse_own_code(path, config.env)
-    devices.begin(config, settings, len(known), learning=False)
+    devices.begin(config, settings, 1, learning=False)
     factory = Factory(config.env, kwargs | dict(env_kwargs or {}), config.max_episode_steps)
     programs = Programs(registry.algorithm(config.algo), with_numbers(settings, known), factory.spec())
     template = jax.eval_shape(lambda roots: programs.init(roots, {}), streams.roots([m.seed for m in known]))
