@@ -36,9 +36,8 @@ ALONE, MEMBERS = ("cheetah", "cheetah-alone-1", "cheetah-alone-2"), ("cheetah-me
 
 
 def learning(folder: str, algo: str) -> str:
-    """The tables of what the algorithm learned and of what was tried before, and a curve a task."""
+    """The table of what the algorithm learned, and a curve a task."""
     records = [record for record in load("learning-*.json") if algo in record and record["task"] in TARGETS]
-    tried = [record for record in load("tried-*.json") if algo in record]
     if not records:
         return "Not measured yet."
     lines = [
@@ -58,11 +57,17 @@ def learning(folder: str, algo: str) -> str:
         "",
     ]
     lines += [f"![{r['train']['env']}]({folder}figures/learning-{r['task']}.png)" for r in records]
-    if tried:
-        lines += ["", "What other settings gave, kept as `tried-*.json` among the results:", ""]
-        lines += ["| environment | steps | seeds | mean | median | worst episode | not the defaults |"]
-        lines += ["|---|---|---|---|---|---|---|", *(f"| {learned(r)} | {changed(r)} |" for r in tried)]
     return "\n".join(lines)
+
+
+def tried(algo: str) -> str:
+    """The table of what the algorithm learned with settings that were tried and left."""
+    lines = ["What other settings gave, kept as `tried-*.json` among the results:", ""]
+    lines += [
+        "| environment | steps | seeds | mean | median | worst episode | not the defaults |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*lines, *(f"| {learned(r)} | {changed(r)} |" for r in load("tried-*.json") if algo in r)])
 
 
 def learned(record: dict[str, Any]) -> str:
