@@ -73,7 +73,7 @@ TASKS = {
     "lunar-discrete": (
         TrainConfig("LunarLander-v3", "sac_discrete", steps=300_000, seeds=3),
         SACDiscreteConfig(
-            hidden_sizes=(128, 128), batch_size=128, utd=0.5, learning_rate=1e-3, n_step=4,
+            hidden_sizes=(128, 128), layer_norm=True, batch_size=128, utd=0.5, learning_rate=1e-3, n_step=4,
             learning_rate_decay_updates=149_500, tau=0.01, gamma=0.995, temperature=1.0, entropy_in_target=False,
         ),
     ),
