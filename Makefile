@@ -42,7 +42,7 @@ bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/speed.py $(ARGS)
 
 # A changed lock builds the environment anew: some packages (MuJoCo) do not survive an upgrade in place. Python compiles
-# what is imported when it first is; pip would compile all of it now, a third of the time and a tenth of the disk.
+# a module when it is first imported, and most never are: --no-compile leaves it to that.
 $(VENV)/.locked: requirements.lock
 	$(need_python)@echo "Setting up $(VENV); the first time takes a minute or two"
 	@rm -rf $(VENV)

@@ -105,9 +105,9 @@ class Text:
         while frame:
             entry = self._frames[frame]
             location = self._locations[int(re.search(r"file_location_id=(\d+)", entry)[1])]  # type: ignore[index]
-            parts = dict(re.findall(r"(\w+)=(\d+)", location))
-            file = self._files[int(parts["file_name_id"])].strip('"').rpartition("/")[2]
-            function = self._functions[int(parts["function_name_id"])].strip('"')
+            fields = dict(re.findall(r"(\w+)=(\d+)", location))
+            file = self._files[int(fields["file_name_id"])].strip('"').rpartition("/")[2]
+            function = self._functions[int(fields["function_name_id"])].strip('"')
             for key in (function, file):
                 if key in GROUPS:
                     return GROUPS[key]

@@ -10,7 +10,7 @@ On HalfCheetah-v5 with the default settings, each part in a process of its own:
   start    from `maxent train` to the first environment step and to the end of the first update, with an empty
            compilation cache and with the one that the first start left
   install  the disk that the library takes with all it needs, without its extras, in an environment without pip: with
-           every module compiled ahead, as pip does it, and with those that a first run imports, as `make` leaves it
+           every module compiled ahead, as pip does it, and, with --no-compile, with those that a first run imports
 
 The table goes to benchmarks/results/cost.json too, which keeps the parts that were not asked for.
 """
@@ -144,8 +144,10 @@ def measure_install(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as ahead, tempfile.TemporaryDirectory() as used:
         install(ahead)
         install(used, "--no-compile")
-        with tempfile.TemporaryDirectory() as runs:
-            command = [f"{used}/bin/maxent", "train", "maxent/MultiGoal-v0", "--steps", "1100", "--out", f"{runs}/run"]
+        with tempfile.TemporaryDirectory() as runs:  # of a task that needs no extra
+            steps = str(LEARNING_STARTS + 100)
+            command = [f"{used}/bin/maxent", "train", "maxent/MultiGoal-v0", "--steps", steps, "--out", f"{runs}/run"]
+            # Without what was set for this process: other places to import from, or that nothing is compiled.
             environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
             subprocess.run(command, env=environment, cwd=runs, check=True, stdout=subprocess.DEVNULL)
         (packages,) = Path(ahead).glob("lib/python*/site-packages")

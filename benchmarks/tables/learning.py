@@ -62,8 +62,9 @@ def learning(folder: str, algo: str) -> str:
 
 def tried(algo: str) -> str:
     """The table of what the algorithm learned with settings that were tried and left."""
-    lines = ["What other settings gave, kept as `tried-*.json` among the results:", ""]
-    lines += [
+    lines = [
+        "What other settings gave, kept as `tried-*.json` among the results:",
+        "",
         "| environment | steps | seeds | mean | median | worst episode | not the defaults |",
         "|---|---|---|---|---|---|---|",
     ]

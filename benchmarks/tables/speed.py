@@ -86,10 +86,11 @@ def account() -> str:
     rows["**an update, traced**"] = [r["ms_traced"] for r in columns.values()]
     rows["**an update, not traced**"] = [r["ms"]["update"] for r in columns.values()]
     rows["**its products alone**"] = [r["ms"]["products alone"] for r in columns.values()]
+    share = "**the share of the products' rate that an update reaches**"
+    rows[share] = [r["ms"]["products alone"] / r["ms"]["update"] for r in columns.values()]
     lines = [f"| ms for one update, on one thread | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
-    lines += [f"| {name} | {' | '.join(f'{ms:.2f}' for ms in cells)} |" for name, cells in rows.items()]
-    shares = (f"{r['ms']['products alone'] / r['ms']['update']:.2f}" for r in columns.values())
-    return "\n".join([*lines, f"| **the share of their rate that the update reaches** | {' | '.join(shares)} |"])
+    lines += [f"| {name} | {' | '.join(f'{cell:.2f}' for cell in cells)} |" for name, cells in rows.items()]
+    return "\n".join(lines)
 
 
 def threads() -> str:
@@ -111,9 +112,10 @@ def threads() -> str:
 
 
 INSTALLED = {
-    "without extras, as `make` installs it, after a first run": "mebibytes_compiled_when_imported",
-    "the same where pip compiles every module ahead": "mebibytes",
+    "without extras, by `pip install`, which compiles every module ahead": "mebibytes",
+    "the same with `--no-compile`, after a first run": "mebibytes_compiled_when_imported",
 }
+"""What an environment holds → the figure's name."""
 
 
 def cost() -> str:
