@@ -43,7 +43,7 @@ TASKS = {
     ),
     "lunar": (
         TrainConfig("LunarLanderContinuous-v3", steps=300_000, seeds=5),
-        SACConfig(hidden_sizes=(128, 128), learning_rate=1e-3),
+        SACConfig(hidden_sizes=(128, 128), layer_norm=True, learning_rate=1e-3),
     ),
     "cheetah": (TrainConfig("HalfCheetah-v5", steps=300_000), CHEETAH),
     "cheetah-members": (TrainConfig("HalfCheetah-v5", steps=100_000, seeds=3), CHEETAH),
