@@ -27,16 +27,15 @@ KINDS = ("auto", "cpu", "gpu", "tpu")
 def begin(config: TrainConfig, settings: Any, members: int, learning: bool = True) -> None:
     """Start JAX for a run: with the CPUs that the members share, and on a single thread where the networks are small.
 
-    A policy that only acts is where JAX puts it, whatever devices its run learned on. Where nothing is computed beside
-    acting (such a policy, or a rollout that has to be whole first), one CPU computes on Python's own thread: to wake
-    another one takes longer than an action does (docs/update-speed.md).
+    Where nothing is computed beside acting (no policy learns, or a rollout has to be whole first), one CPU computes on
+    Python's own thread: to wake another one takes longer than an action does (docs/update-speed.md).
 
     JAX starts once a process, and its variables are the user's: where either has come first, it is left as it is.
 
     Raises:
-        ConfigError: where the devices that are to learn are no devices, or cannot share the members evenly.
+        ConfigError: where the devices asked for are no devices, or cannot share the members evenly.
     """
-    kind, count = asked(config.device, members) if learning else ("auto", 1)
+    kind, count = asked(config.device, members)
     if kind == "cpu" and count > 1 and CPUS not in os.environ:
         with suppress(RuntimeError):  # JAX has started; `choose` finds what it has
             jax.config.update("jax_num_cpu_devices", count)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def load(
     if member >= len(known):
         raise ConfigError(f"{path} has no member {member}: its members are numbered from 0 to {len(known) - 1}")
     folder.refuse_own_code(path, config.env)
-    devices.begin(config, settings, 1, learning=False)
+    # One member acts, wherever JAX puts it: the devices that its run learned on may not be here.
+    devices.begin(replace(config, device="auto"), settings, 1, learning=False)
     factory = Factory(config.env, kwargs | dict(env_kwargs or {}), config.max_episode_steps)
     programs = Programs(registry.algorithm(config.algo), with_numbers(settings, known), factory.spec())
     template = jax.eval_shape(lambda roots: programs.init(roots, {}), streams.roots([m.seed for m in known]))
