@@ -4,9 +4,9 @@
 
 Scans of fifty updates of SAC on a full replay of a hundred thousand HalfCheetah (or, with 64 units, Pendulum)
 transitions are timed without a profile, and then traced. Each kernel of the compiled program is looked up in its text,
-which names the function that it comes from. JAX computes on one thread here: of a kernel that several share, a profile
+which names the function that it comes from. All is computed on one thread: of a kernel that several share, a profile
 shows one thread's part alone. What no kernel uses of the time is spent on starting them. Tracing slows small kernels
-down, so the table gives the traced time too.
+down, so the table gives the traced time too. The products of perceptron.c have biases and activations in them.
 
 The list of one update's matrix products alone, from speed.py, is timed in the same process. The tables go to
 benchmarks/results/account-<processor>.json too, one for each width; a width that is not measured again stays.
@@ -90,7 +90,7 @@ class Text:
         line = self.lines.get(kernel, "")
         called = re.search(r"(?:calls|body)=%([\w.-]+)", line)
         lines = [line, *(self._bodies.get(called[1], []) if called else [])]
-        if any(re.search(r"\bdot\(", own) for own in lines):
+        if "maxent_" in line or any(re.search(r"\bdot\(", own) for own in lines):
             return PRODUCT
         if "__ynn_fusion" in line or re.search(r"\breduce\(", line):
             return SUM
@@ -199,6 +199,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=256, help="units of both layers")
     parser.add_argument("--updates", type=int, default=100, help="in a block")
     arguments = parser.parse_args()
+    os.sched_setaffinity(0, [max(os.sched_getaffinity(0))])  # perceptron.c has as many threads as there are cores
     record = measure(arguments.hidden, arguments.updates)
     print(record["ms"], "ms; traced", record["ms_traced"])
     for name, entry in record["thread_ms"].items():

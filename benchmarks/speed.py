@@ -5,10 +5,10 @@
 Every library is a process of its own, with its own default threading on all cores. Each is set up and warmed up first,
 past the random steps and past compilation. Then they run blocks of environment steps in turn, A B C A B C …, while the
 others wait for their next line of input; a block is env step, act, store and update, one update a step. The library's
-process is also asked for three more kinds of blocks, in the same rounds: its updates alone, queued one by one and
-scanned fifty at a time, and the bare list of one update's matrix products. What counts is the ratio within a round, and
-the median of those over the rounds. Of each process the table has its peak of memory, and the seconds from its start to
-its first environment step, imports and compilation included.
+process is also asked for two more kinds of blocks, in the same rounds: its updates alone, queued one by one and scanned
+fifty at a time. One more process has XLA multiply the bare list of one update's matrix products, on all threads. What
+counts is the ratio within a round, and the median of those over the rounds. Of each library the table has its peak of
+memory, and the seconds from its start to its first environment step, imports and compilation included.
 
 The peers live in an environment of their own, benchmarks/.peers, which is made when it is missing (0.4 GB of
 downloads); --peers takes another one. The tables go to benchmarks/results/speed-MACHINE.json too, with every round;
@@ -85,7 +85,7 @@ SETTINGS = {
 
 
 def maxent_jobs(env: str, hidden: int, algo: str) -> dict[str, Job]:
-    """The loop of this library; of SAC, also the updates alone and their products alone."""
+    """The loop of this library; of SAC, also the updates alone."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -93,7 +93,6 @@ def maxent_jobs(env: str, hidden: int, algo: str) -> dict[str, Job]:
     from maxent import registry
     from maxent.config import TrainConfig
     from maxent.envs.make import Factory
-    from maxent.observations import count_features
     from maxent.run.driver import Driver
 
     usual = {"hidden_sizes": (hidden, hidden)}
@@ -123,14 +122,18 @@ def maxent_jobs(env: str, hidden: int, algo: str) -> dict[str, Job]:
             updates += at_once
         jax.block_until_ready(learned)
 
-    spec = programs.spec
-    multiply = products(product_list(count_features(spec.obs), spec.action.shape[0], hidden))
     return {
         "steps": steps,
         "queued": lambda count: learn(1, count),
         "scanned": lambda count: learn(UNIT, count // UNIT),
-        "products": lambda count: multiply(count // UNIT),
     }
+
+
+def products_jobs(env: str, hidden: int, algo: str) -> dict[str, Job]:
+    """The matrix products of an update of SAC alone."""
+    stepped()
+    multiply = products(listed_for(env, hidden))
+    return {"products": lambda count: multiply(count // UNIT)}
 
 
 def sb3_jobs(env: str, hidden: int, algo: str) -> dict[str, Job]:
@@ -198,7 +201,7 @@ def stepped(*_: Any) -> bool:
     return True
 
 
-JOBS = {"maxent": maxent_jobs, "sb3": sb3_jobs, "sbx": sbx_jobs}
+JOBS = {"maxent": maxent_jobs, "sb3": sb3_jobs, "sbx": sbx_jobs, "products": products_jobs}
 
 
 def product_list(features: int, actions: int, hidden: int) -> list[tuple[str, int, int]]:
@@ -215,6 +218,14 @@ def product_list(features: int, actions: int, hidden: int) -> list[tuple[str, in
     policy_loss = of("forward", policy) + of("to weights", policy) + of("to inputs", policy[1:])
     through_critics = CRITICS * (of("forward", critic) + of("to inputs", critic))
     return next_action + target_critics + critic_loss + policy_loss + through_critics
+
+
+def listed_for(host_env: str, hidden: int) -> list[tuple[str, int, int]]:
+    """`product_list` for the spaces of an environment."""
+    import gymnasium
+
+    env = gymnasium.make(host_env)
+    return product_list(env.observation_space.shape[0], env.action_space.shape[0], hidden)
 
 
 def floating_point_operations(listed: list[tuple[str, int, int]]) -> int:
@@ -325,8 +336,10 @@ class Worker:
 def measure(name: str, pythons: dict[str, Path], rounds: int, seconds: float) -> dict[str, Any]:
     """The rounds of one setting: what every job reached in each, per second, and what follows from it."""
     setting = SETTINGS[name]
-    workers = [Worker(library, pythons[library], name) for library in ("maxent", *setting.targets)]
-    turns = [(f"{worker.library} {job}", worker, job) for worker in workers for job in worker.jobs]
+    libraries = [Worker(library, pythons[library], name) for library in ("maxent", *setting.targets)]
+    turns = [(f"{worker.library} {job}", worker, job) for worker in libraries for job in worker.jobs]
+    if setting.algo == "sac":
+        turns.append(("maxent products", Worker("products", pythons["maxent"], name), "products"))
     turns.sort(key=lambda turn: turn[2] != "steps")
     unit = setting.unit
     rates = {name: unit / worker.run(job, unit) for name, worker, job in turns}
@@ -337,15 +350,15 @@ def measure(name: str, pythons: dict[str, Path], rounds: int, seconds: float) ->
             rates[name] = count / worker.run(job, count)
         table.append({name: round(rate, 2) for name, rate in rates.items()})
         print(f"  round {number + 1}", "  ".join(f"{name} {rate:.0f}/s" for name, rate in rates.items()), flush=True)
-    peaks = {worker.library: round(worker.run(MEMORY, 0)) for worker in workers}
-    for worker in workers:
+    peaks = {worker.library: round(worker.run(MEMORY, 0)) for worker in libraries}
+    for worker in {worker for _, worker, _ in turns}:
         worker.close()
     return {
         "env": setting.env,
         "algo": setting.algo,
         "hidden": setting.hidden,
-        "versions": {worker.library: worker.versions for worker in workers},
-        "seconds_to_first_step": {worker.library: round(worker.first_step, 2) for worker in workers},
+        "versions": {worker.library: worker.versions for worker in libraries},
+        "seconds_to_first_step": {worker.library: round(worker.first_step, 2) for worker in libraries},
         "peak_memory_mib": peaks,
         "per_second": table,
     } | summary(setting, table)
@@ -363,10 +376,7 @@ def summary(setting: Setting, table: list[dict[str, float]]) -> dict[str, Any]:
         ratios[f"maxent / {peer}"]["target"] = target
     found: dict[str, Any] = {"medians": medians, "ratios": ratios, "gflop_per_second": {}}
     if "maxent products" in medians:
-        import gymnasium
-
-        env = gymnasium.make(setting.host_env)
-        listed = product_list(env.observation_space.shape[0], env.action_space.shape[0], setting.hidden)
+        listed = listed_for(setting.host_env, setting.hidden)
         operations = floating_point_operations(listed)
         alone = ("maxent queued", "maxent scanned", "maxent products")
         found["gflop_per_second"] = {name: round(medians[name] * operations / 1e9, 1) for name in alone}

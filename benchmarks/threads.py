@@ -4,7 +4,8 @@
 
 Every case runs in two processes at once, one with each number of threads, and they are asked for blocks in turn while
 the other waits. What counts is the ratio of two neighbouring blocks: its geometric mean over the rounds, and its
-standard error. maxent.devices.SHARED, the number of multiplications up to which one thread is taken, is from here.
+standard error. maxent.devices.SHARED, the number of multiplications up to which one thread is taken, is from here. It
+is for networks that XLA multiplies, so maxent.perceptron is given no compiler.
 The table goes to benchmarks/results/threads.json too.
 """
 
@@ -80,7 +81,7 @@ class Running:
 
     def __init__(self, case: Case, seconds: float, threads: int | None = None) -> None:
         command = [sys.executable, __file__, "--worker", json.dumps(case), "--seconds", str(seconds)]
-        wished = {} if threads is None else {"PJRT_NPROC": str(threads)}
+        wished = {} if threads is None else {"PJRT_NPROC": str(threads), "CC": ""}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env=os.environ | wished | {"JAX_PLATFORMS": "cpu"},

@@ -319,8 +319,15 @@ def test_a_step_that_breaks_off_leaves_a_whole_checkpoint(tmp_path):
     ("part", "expected"),
     [
         ("log_temperature", r"member 0 \(seed 0\) at step 1\d\d: its policy gives actions that are not finite"),
-        ("target_critics", r"member 0 \(seed 0\) at step 1\d\d: its policy gives actions that are not finite"),
-        ("critics_opt", r"member 0 \(seed 0\) at step 1\d\d: its policy gives actions that are not finite"),
+        # XLA multiplies the gradient 0 of a row by weights that are NaN, and perceptron.c leaves the row out.
+        (
+            "target_critics",
+            r"member 0 \(seed 0\) at step 1\d\d: (its policy gives actions that are not|critic_loss is nan)",
+        ),
+        (
+            "critics_opt",
+            r"member 0 \(seed 0\) at step 1\d\d: (its policy gives actions that are not|critic_loss is nan)",
+        ),
         ("moments", r"member 0 \(seed 0\) at step 150: a parameter is not finite; often a step size that is too large"),
     ],
 )

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from maxent import registry
+from maxent import perceptron, registry
 from maxent.config import TrainConfig
 from maxent.errors import ConfigError
 from maxent.types import Tree
@@ -25,7 +25,9 @@ KINDS = ("auto", "cpu", "gpu", "tpu")
 
 
 def begin(config: TrainConfig, settings: Any, members: int, learning: bool = True) -> None:
-    """Start JAX for a run: with the CPUs that the members share, and on a single thread where the networks are small.
+    """Start JAX for a run: with the CPUs that the members share, and on a single thread where that is faster.
+
+    That is where the networks are small, or their products are not JAX's own and have threads of their own.
 
     Where nothing is computed beside acting (no policy learns, or a rollout has to be whole first), one CPU computes on
     Python's own thread: to wake another one takes longer than an action does (docs/update-speed.md).
@@ -39,7 +41,8 @@ def begin(config: TrainConfig, settings: Any, members: int, learning: bool = Tru
     if kind == "cpu" and count > 1 and CPUS not in os.environ:
         with suppress(RuntimeError):  # JAX has started; `choose` finds what it has
             jax.config.update("jax_num_cpu_devices", count)
-    single = THREADS not in os.environ and multiplications(config, settings, members // count) <= SHARED
+    small = multiplications(config, settings, members // count) <= SHARED
+    single = THREADS not in os.environ and (small or perceptron.applies(settings.activation, settings.layer_norm))
     beside = jax.config.read(BESIDE)
     in_turn = not learning or (count == 1 and registry.algorithm(config.algo).feed == "rollout")
     if single:

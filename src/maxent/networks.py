@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from maxent import perceptron
 from maxent.config import AlgorithmConfig
+from maxent.types import Tree
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
@@ -84,7 +86,10 @@ def orthogonal(key: Array, inputs: int, outputs: int, config: AlgorithmConfig, s
 
 
 def mlp(params: MLP, x: Array, activation: str = "relu") -> Array:
-    """[batch, inputs] → [batch, outputs]."""
+    """[…, inputs] → […, outputs]."""
+    if perceptron.applies(activation, bool(params.norms)) and _on_cpu_in_float32(params, x):
+        weights, biases = zip(*params.layers, strict=True)
+        return perceptron.perceptron(x.reshape(-1, x.shape[-1]), weights, biases).reshape(*x.shape[:-1], -1)
     *hidden, last = params.layers
     for i, layer in enumerate(hidden):
         x = x @ layer.weight + layer.bias
@@ -92,6 +97,10 @@ def mlp(params: MLP, x: Array, activation: str = "relu") -> Array:
             x = layer_norm(params.norms[i], x)
         x = ACTIVATIONS[activation](x)
     return x @ last.weight + last.bias
+
+
+def _on_cpu_in_float32(*trees: Tree) -> bool:
+    return jax.default_backend() == "cpu" and all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(trees))
 
 
 def layer_norm(params: Norm, x: Array) -> Array:

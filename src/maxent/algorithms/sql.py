@@ -108,13 +108,12 @@ def propose_uniform(config: SQLConfig, sampler: MLP, features: Array, key: Array
 
 def propose_from_sampler(config: SQLConfig, sampler: MLP, features: Array, key: Array) -> tuple[Array, Array]:
     """The sampler's actions [batch, particle, d], and log p(ξ) - log |det ∂a/∂ξ| (appendix C.2)."""
-
-    def one(features: Array, noise: Array) -> tuple[Array, Array]:
-        pre_tanh = sample(config, sampler, features[None], noise[None, None])[0, 0]
-        return pre_tanh, pre_tanh
-
     noise = jax.random.normal(key, (len(features), config.value_particles, len(sampler.layers[-1].bias)))
-    jacobian, pre_tanh = jax.vmap(jax.vmap(jax.jacfwd(one, 1, has_aux=True), (None, 0)))(features, noise)
+    pre_tanh, pull_back = jax.vjp(lambda noise: sample(config, sampler, features, noise), noise)
+    # No particle depends on another's noise: what one coordinate of all pulls back is a row of every Jacobian.
+    coordinates = jnp.eye(noise.shape[-1])[:, None, None]
+    (rows,) = jax.vmap(pull_back)(jnp.broadcast_to(coordinates, (len(coordinates), *noise.shape)))
+    jacobian = jnp.moveaxis(rows, 0, -2)
     log_det = jnp.linalg.slogdet(jacobian)[1] + distributions.tanh_log_jacobian(pre_tanh)
     log_normal = jax.scipy.stats.norm.logpdf(noise).sum(-1)
     return jnp.tanh(pre_tanh), log_normal - jnp.maximum(log_det, LEAST_LOG_DET)

@@ -230,8 +230,10 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, system and JAX's devices."""
+    """Processor, cores, system, JAX's devices, and what computes perceptrons with ReLU: it decides their last bits."""
     import jax
+
+    from maxent import perceptron
 
     processor = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
@@ -243,6 +245,7 @@ def machine() -> dict[str, Any]:
         "cores": cores,
         "system": platform.platform(),
         "devices": [d.device_kind for d in jax.devices()],
+        "perceptrons": perceptron.SOURCE.name if perceptron.applies("relu", False) else "XLA",
     }
 
 

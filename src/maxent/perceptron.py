@@ -1,0 +1,121 @@
+"""Multilayer perceptrons with ReLU on a CPU: perceptron.c, compiled for the processor at hand, behind a JAX function.
+
+XLA multiplies fast and shares a product between threads slowly; docs/update-speed.md has both beside each other. The C
+compiler is the machine's own: that of the environment variable `CC`, else `cc`. Where there is none, or `CC` is empty,
+XLA computes perceptrons as it does everything else. What is compiled is kept where JAX keeps its programs, if it does.
+"""
+
+import ctypes
+import hashlib
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+SOURCE = Path(__file__).with_name("perceptron.c")
+FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-pthread")
+HANDLERS = ("maxent_forward", "maxent_backward", "maxent_gradients")
+MOST_THREADS = 8
+"""More have too little to do in one product of the usual size."""
+
+Arrays = tuple[Array, ...]
+
+
+def applies(activation: str, layer_norm: bool) -> bool:
+    """Whether `perceptron` computes networks of this kind on a CPU; where it is the first to ask, it compiles."""
+    return activation == "relu" and not layer_norm and _load(os.environ.get("CC", "cc"))
+
+
+@jax.custom_vjp
+def perceptron(x: Array, weights: Arrays, biases: Arrays) -> Array:
+    """max(0, x W_1 + b_1) W_2 + …: [batch, inputs] → [batch, outputs], all float32.
+
+    What differs between networks under `vmap` has a leading axis, and what they share is not copied.
+    """
+    return _forward(x, weights, biases)[0]
+
+
+def _forward(x: Array, weights: Arrays, biases: Arrays) -> tuple[Array, tuple[Array, Arrays, Arrays]]:
+    *hidden, output = [_like(*x.shape[:-1], weight.shape[-1]) for weight in weights]
+    layers = [array for layer in zip(weights, biases, strict=True) for array in layer]
+    y, *activations = _call("maxent_forward", (output, *hidden), x, *layers)
+    return y, (x, weights, tuple(activations))
+
+
+def _backward(kept: tuple[Array, Arrays, Arrays], gradient: Array) -> tuple[Array, Arrays, Arrays]:
+    """Three calls, each left out by XLA where nobody looks at what it gives."""
+    x, weights, activations = kept
+    deltas = (*_call("maxent_backward", _likes(activations), gradient, *weights[1:], *activations), gradient)
+    (to_input,) = _call("maxent_backward", _likes((x,)), deltas[0], weights[0])
+    shapes = [shape for weight in weights for shape in (weight.shape, weight.shape[-1:])]
+    gradients = _call("maxent_gradients", tuple(_like(*shape) for shape in shapes), x, *activations, *deltas)
+    return to_input, tuple(gradients[0::2]), tuple(gradients[1::2])
+
+
+perceptron.defvjp(_forward, _backward)
+
+
+def _call(name: str, results: tuple[jax.ShapeDtypeStruct, ...], *arguments: Array) -> Sequence[Array]:
+    return jax.ffi.ffi_call(name, results, vmap_method="expand_dims")(*arguments)
+
+
+def _like(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _likes(arrays: Arrays) -> tuple[jax.ShapeDtypeStruct, ...]:
+    return tuple(_like(*array.shape) for array in arrays)
+
+
+@cache
+def _load(compiler: str) -> bool:
+    """Make XLA know what that compiler makes of perceptron.c; False where it makes nothing that can be used."""
+    try:
+        library = _library(shlex.split(compiler))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return False
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    library.maxent_start(min(cores, MOST_THREADS))
+    for name in HANDLERS:
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    return True
+
+
+def _library(compiler: Sequence[str]) -> ctypes.CDLL:
+    """What the compiler has made, before or now.
+
+    Raises:
+        OSError, subprocess.SubprocessError: where there is no such compiler, or it fails.
+    """
+    if not compiler:
+        raise FileNotFoundError("no compiler")
+    command = [*compiler, *FLAGS, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o"]
+    made_of = [SOURCE.read_text(encoding="utf-8"), importlib.metadata.version("jaxlib"), *command, _processor()]
+    name = f"perceptron-{hashlib.sha256(chr(0).join(made_of).encode()).hexdigest()[:32]}.so"
+    kept = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if kept:
+        Path(kept).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept) as making:
+        path, new = Path(kept or making, name), Path(making, "new.so")
+        if not path.exists():
+            subprocess.run([*command, str(new)], check=True, capture_output=True, timeout=120)
+            new.replace(path)
+        return ctypes.CDLL(str(path))
+
+
+def _processor() -> str:
+    """What the code is for: several machines may keep their files in one place."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return "\n".join(next((x for x in lines if x.startswith(name)), "") for name in ("model name", "flags", "Features"))
