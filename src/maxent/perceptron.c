@@ -138,13 +138,15 @@ typedef struct {
 
 static inline vec get(const float *from, int count) {
   if (count == LANES) return VEC(from);
-  vec x = {0};
+  vec x = {*from};
+  if (count == 1) return x;
   memcpy(&x, from, count * sizeof(float));
   return x;
 }
 
 static inline void put(float *to, vec x, int count) {
   if (count == LANES) *(vec *)to = x;
+  else if (count == 1) *to = x[0];
   else memcpy(to, &x, count * sizeof(float));
 }
 
@@ -204,6 +206,28 @@ static void copy_panel(const product *p, int column, int columns, int width, flo
   }
 }
 
+// A single column, as critics have: sums along the rows of A, where a tile would be mostly empty.
+static void multiply_column(const product *p) {
+  for (int first = 0; first < p->m; first += ROWS) {
+    const int rows = p->m - first < ROWS ? p->m - first : ROWS;
+    const float *a[ROWS];
+    for (int r = 0; r < ROWS; r++) {
+      const int row = first + (r < rows ? r : 0);
+      a[r] = p->a + (p->rows ? p->rows[row] : row) * p->a_row;
+    }
+    vec sum[ROWS] = {{0}};
+    int i = 0;
+    for (; i + LANES <= p->k; i += LANES)
+      for (int r = 0; r < ROWS; r++) sum[r] += VEC(a[r] + i) * VEC(p->b + i);
+    for (int r = 0; i < p->k && r < ROWS; r++) sum[r] += get(a[r] + i, p->k - i) * get(p->b + i, p->k - i);
+    for (int r = 0; r < rows; r++) {
+      vec total = {0};
+      for (int j = 0; j < LANES; j++) total[0] += sum[r][j];
+      finish(p, total, 0, p->rows ? p->rows[first + r] : first + r);
+    }
+  }
+}
+
 static float *scratch(size_t floats) {
   static _Thread_local float *memory;
   static _Thread_local size_t size;
@@ -217,6 +241,10 @@ static float *scratch(size_t floats) {
 }
 
 static void multiply_panel(const product *p, int column) {
+  if (p->n == 1 && p->a_column == 1 && p->b_row == 1) {
+    multiply_column(p);
+    return;
+  }
   int columns = p->n - column < PANEL ? p->n - column : PANEL, vecs = columns > LANES ? 2 : 1, width = vecs * LANES;
   const float *panel = p->b + column;
   long stride = p->b_row;
