@@ -194,13 +194,58 @@ def test_several_threads_may_compute_at_once() -> None:
     assert not wrong
 
 
+def test_denormal_numbers_are_0_on_every_thread() -> None:
+    """As XLA has them: a hidden unit that some thread took for positive would have a gradient."""
+    first = networks.Linear(jnp.full((64, 256), 1e-20), jnp.zeros(256))
+    params = MLP((first, networks.Linear(jnp.ones((256, 256)), jnp.zeros(256))), ())
+    x = jnp.full((256, 64), 1e-20)
+    gradient = jax.jit(jax.grad(lambda params: networks.mlp(params, x).sum()))
+    for _ in range(100):
+        assert not np.asarray(gradient(params).layers[0].bias).any()
+
+
+def test_a_batch_may_be_empty() -> None:
+    critics = ensemble(0, 2, 7, (40, 33))
+    value, gradient = jax.jit(jax.value_and_grad(loss))(critics, jnp.ones((0, 7)))
+    assert value == 0 and values(critics, jnp.ones((0, 7))).shape == (2, 0, 1)
+    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient))
+
+
+TOGETHER = """
+import threading
+from maxent import perceptron
+found = []
+threads = [threading.Thread(target=lambda: found.append(perceptron.applies("relu", False))) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+import os, jax.numpy as jnp
+os.environ["CC"] = "cc -DOTHER"
+assert found == [True] * 4 and perceptron.applies("relu", False) and jnp.ones(3).sum() == 3
+"""
+
+
+def test_threads_and_compilers_may_ask_at_once() -> None:
+    """XLA takes one library: a second one would end its CPU."""
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    subprocess.run([sys.executable, "-c", TOGETHER], check=True, env=environment)
+
+
 def test_what_was_compiled_is_kept(tmp_path: Path) -> None:
-    """For this processor, this source and this JAX; a second process compiles nothing."""
+    """For this processor, this source and this JAX; a second process compiles nothing, but for a damaged file."""
     code = "from maxent import perceptron; assert perceptron.applies('relu', False)"
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
-    times = []
-    for _ in range(2):
+    environment, kept = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path)}, []
+    for damaged in (False, False, True):
+        if damaged:
+            kept[0][0].write_bytes(b"")
         subprocess.run([sys.executable, "-c", code], check=True, env=environment)
         (file,) = tmp_path.iterdir()
-        times.append(file.stat().st_mtime_ns)
-    assert times[0] == times[1]
+        kept.append((file, file.stat().st_mtime_ns, file.stat().st_size))
+    assert kept[0] == kept[1] and kept[2][1] > kept[1][1] and kept[2][2] == kept[1][2]
+
+
+@pytest.mark.parametrize("folder", ["/dev/null/no", "gs://bucket/cache"])
+def test_where_nothing_can_be_kept_it_is_compiled_each_time(folder: str, tmp_path: Path) -> None:
+    code = "from maxent import perceptron; assert perceptron.applies('relu', False)"
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": folder}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -86,10 +86,15 @@ def orthogonal(key: Array, inputs: int, outputs: int, config: AlgorithmConfig, s
 
 
 def mlp(params: MLP, x: Array, activation: str = "relu") -> Array:
-    """[…, inputs] → […, outputs]."""
+    """[…, inputs] → […, outputs].
+
+    Where `maxent.perceptron` computes it, it has first derivatives in reverse mode, and no others.
+    """
     if perceptron.applies(activation, bool(params.norms)) and _on_cpu_in_float32(params, x):
         weights, biases = zip(*params.layers, strict=True)
-        return perceptron.perceptron(x.reshape(-1, x.shape[-1]), weights, biases).reshape(*x.shape[:-1], -1)
+        return perceptron.perceptron(x.reshape(-1, x.shape[-1]), weights, biases).reshape(
+            *x.shape[:-1], len(biases[-1])
+        )
     *hidden, last = params.layers
     for i, layer in enumerate(hidden):
         x = x @ layer.weight + layer.bias

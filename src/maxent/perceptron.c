@@ -4,6 +4,7 @@
 // summed in registers. A panel of one network is a task. Tasks are handed out one at a time to threads of our own, so
 // the number of threads changes who computes a number and never its bits.
 
+#include <fenv.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -28,7 +29,7 @@ typedef int32_t bits __attribute__((vector_size(LANES * 4), aligned(4)));
 
 // ---- Threads ------------------------------------------------------------------------------------------------------
 
-enum { MOST_TASKS = 1 << 19, AWAKE_NANOSECONDS = 30000 };
+enum { MOST_TASKS = 1 << 19, AWAKE_NANOSECONDS = 30000, MOST_NANOSECONDS = 1000000 };
 
 static struct {
   pthread_mutex_t busy, sleep;
@@ -39,6 +40,7 @@ static struct {
   atomic_uint_fast64_t ticket;
   void (*run)(const void *job, int task);
   const void *job;
+  fenv_t environment;  // of the thread whose job it is: XLA takes denormal numbers for 0
   int helpers;
 } pool = {.busy = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .woken = PTHREAD_COND_INITIALIZER};
 
@@ -56,25 +58,27 @@ static void pause_briefly(void) {
 #endif
 }
 
-static void take_tasks(void) {
-  for (;;) {
+static void take_tasks(int helper) {
+  for (int first = 1;; first = 0) {
     uint64_t ticket = atomic_fetch_add(&pool.ticket, 1);
     int next = ticket & 0xfffff, tasks = (ticket >> 20) & 0xfffff;
     if (next >= tasks) return;
+    if (helper && first) fesetenv(&pool.environment);
     pool.run(pool.job, next);
     atomic_fetch_add(&pool.done, 1);
   }
 }
 
-// Between two products of an update a helper stays awake, since to wake it takes longer than a small product. Products of
+// Between two products of an update a helper stays awake, since to wake it takes longer than a small product. Those of
 // wide networks lie farther apart, so how long it waits follows from how long it has worked. It leaves its core to
 // whatever else wants it meanwhile: a thread that steps environments, above all.
 static void *help(void *unused) {
   (void)unused;
   for (uint64_t seen = 0;; seen = job_number()) {
     int64_t begun = nanoseconds();
-    take_tasks();
-    int64_t now = nanoseconds(), end = now + (now - begun) + AWAKE_NANOSECONDS;
+    take_tasks(1);
+    int64_t now = nanoseconds(), worked = now - begun;
+    int64_t end = now + (worked < MOST_NANOSECONDS ? worked : MOST_NANOSECONDS) + AWAKE_NANOSECONDS;
     for (; job_number() == seen && now < end; now = nanoseconds()) sched_yield();
     if (job_number() != seen) continue;
     pthread_mutex_lock(&pool.sleep);
@@ -104,6 +108,7 @@ static void in_parallel(void (*run)(const void *, int), const void *job, int tas
   }
   pool.run = run;
   pool.job = job;
+  fegetenv(&pool.environment);
   atomic_store(&pool.done, 0);
   atomic_store(&pool.ticket, (job_number() + 1) << 40 | (uint64_t)tasks << 20);
   if (atomic_load(&pool.sleepers)) {
@@ -111,7 +116,7 @@ static void in_parallel(void (*run)(const void *, int), const void *job, int tas
     pthread_cond_broadcast(&pool.woken);
     pthread_mutex_unlock(&pool.sleep);
   }
-  take_tasks();
+  take_tasks(0);
   for (int waits = 0; atomic_load(&pool.done) < tasks; waits++)
     if (waits < 64) pause_briefly();
     else sched_yield();  // somebody else has the helper's core
@@ -258,34 +263,50 @@ static void multiply_panel(const product *p, int column) {
   else tiles(p, 1, panel, stride, column);
 }
 
-// ---- Several, independent of each other ----------------------------------------------------------------------------
+// ---- Products of many networks -------------------------------------------------------------------------------------
 
-enum { SHARED = 1 << 17 };  // multiplications from which on it pays to share them
+enum { SHARED = 1 << 17, WIDE = 1 << 23 };  // multiplications from which on it pays to share them; a wide network's
 
+// Some products of each of several networks: products[i * networks + e] is the i-th of network e. `step` is which of
+// them is computed; if all are, a network's may need those before.
 typedef struct {
   const product *products;
-  int *first;  // each one's first task, and how many there are in all
+  int count, networks, step, panels;
 } list;
 
-static void task_of(const void *job, int task) {
+static int panels_of(const product *p) { return (p->n + PANEL - 1) / PANEL; }
+
+static void panel_task(const void *job, int task) {
   const list *l = job;
-  int i = 0;
-  while (task >= l->first[i + 1]) i++;
-  multiply_panel(&l->products[i], (task - l->first[i]) * PANEL);
+  multiply_panel(&l->products[l->step * l->networks + task / l->panels], task % l->panels * PANEL);
 }
 
-static void multiply(const product *products, int count) {
-  int first[count + 1];
-  long work = 0;
-  first[0] = 0;
-  for (int i = 0; i < count; i++) {
-    first[i + 1] = first[i] + (products[i].n + PANEL - 1) / PANEL;
-    work += (long)products[i].m * products[i].n * products[i].k;
+static void network_task(const void *job, int network) {
+  const list *l = job;
+  for (int i = 0; i < l->count; i++) {
+    const product *p = &l->products[i * l->networks + network];
+    for (int panel = 0; panel < panels_of(p); panel++) multiply_panel(p, panel * PANEL);
   }
-  list all = {products, first};
-  if (work >= SHARED) in_parallel(task_of, &all, first[count]);
+}
+
+static void multiply(const product *products, int count, int networks) {
+  list l = {.products = products, .count = count, .networks = networks};
+  const int threads = pool.helpers + 1;
+  int64_t each = 0;
+  for (int i = 0; i < count; i++) {
+    const product *p = &products[i * networks];
+    each += (int64_t)p->m * p->n * p->k;
+  }
+  if (each * networks < SHARED)
+    for (int e = 0; e < networks; e++) network_task(&l, e);
+  // A narrow network's layers stay in the cache of the thread that has it.
+  else if (each < WIDE && (networks % threads == 0 || networks >= 4 * threads))
+    in_parallel(network_task, &l, networks);
   else
-    for (int i = 0; i < first[count]; i++) task_of(&all, i);
+    for (l.step = 0; l.step < count; l.step++) {
+      l.panels = panels_of(&products[l.step * networks]);
+      in_parallel(panel_task, &l, l.panels * networks);
+    }
 }
 
 // ---- What XLA calls ------------------------------------------------------------------------------------------------
@@ -340,19 +361,19 @@ XLA_FFI_Error *maxent_forward(frame *f) {
   int depth = (int)f->rets.size;
   buffer *y = result(f, 0);
   int count = networks(y);
-  product *products = products_of(count);
+  product *products = products_of(depth * count);
   for (int l = 0; l < depth; l++) {
     int last = l == depth - 1;
     buffer *from = l ? result(f, l) : argument(f, 0), *to = last ? y : result(f, l + 1);
     buffer *weight = argument(f, 1 + 2 * l), *bias = argument(f, 2 + 2 * l);
     for (int e = 0; e < count; e++)
-      products[e] = (product){
+      products[l * count + e] = (product){
           .m = rows_of(y), .n = columns_of(weight), .k = rows_of(weight),
           .a = part(from, 2, y, e), .a_row = columns_of(from), .a_column = 1,
           .b = part(weight, 2, y, e), .b_row = columns_of(weight), .b_column = 1,
           .c = part(to, 2, y, e), .bias = part(bias, 1, y, e), .relu = !last};
-    multiply(products, count);
   }
+  multiply(products, depth, count);
   free(products);
   return NULL;
 }
@@ -368,13 +389,13 @@ static int rows_used(const float *x, int rows, int columns, int *used) {
   return count;
 }
 
-// g, W_1, …, W_n[, h_1, …, h_n] → g_1, …, g_n:  g_l = g_l+1 W_lᵀ with g_n+1 = g; where h_l is given, 0 unless h_l > 0.
+// g, W_1, …, W_n[, h_1, …, h_n] → g_1, …, g_n:  g_l = g_l+1 W_lᵀ with g_n+1 = g;  with h_l given, 0 unless h_l > 0.
 XLA_FFI_Error *maxent_backward(frame *f) {
   if (asks_version(f)) return NULL;
   int depth = (int)f->rets.size, masked = f->args.size > 1 + depth;
   buffer *like = result(f, 0), *gradient = argument(f, 0);
   int count = networks(like), rows = rows_of(like);
-  product *products = products_of(count);
+  product *products = products_of(depth * count), *next = products;
   int *used = malloc((size_t)count * rows * sizeof(int)), *found = malloc(count * sizeof(int));
   if (!used || !found) abort();
   for (int e = 0; e < count; e++)
@@ -383,15 +404,16 @@ XLA_FFI_Error *maxent_backward(frame *f) {
     buffer *from = l == depth - 1 ? gradient : result(f, l + 1), *to = result(f, l);
     buffer *weight = argument(f, 1 + l), *hidden = masked ? argument(f, 1 + depth + l) : NULL;
     for (int e = 0; e < count; e++) {
-      products[e] = (product){
+      *next = (product){
           .m = found[e], .n = rows_of(weight), .k = columns_of(weight), .rows = used + (long)e * rows,
           .a = part(from, 2, like, e), .a_row = columns_of(from), .a_column = 1,
           .b = part(weight, 2, like, e), .b_row = 1, .b_column = columns_of(weight),
           .c = part(to, 2, like, e), .mask = hidden ? part(hidden, 2, like, e) : NULL};
-      if (found[e] < rows) memset(products[e].c, 0, (size_t)rows * products[e].n * sizeof(float));
+      if (found[e] < rows) memset(next->c, 0, (size_t)rows * next->n * sizeof(float));
+      next++;
     }
-    multiply(products, count);
   }
+  multiply(products, depth, count);
   free(products);
   free(used);
   free(found);
@@ -409,18 +431,21 @@ XLA_FFI_Error *maxent_gradients(frame *f) {
   for (int l = 0; l < depth; l++) {
     buffer *hidden = argument(f, l), *gradient = argument(f, depth + l);
     int inputs = columns_of(hidden), outputs = columns_of(gradient), batch = rows_of(gradient);
-    for (int e = 0; e < count; e++) {
+    for (int e = 0; e < count; e++, next++) {
       const float *h = part(hidden, 2, like, e), *g = part(gradient, 2, like, e);
       float *weight = part(result(f, 2 * l), 2, like, e), *bias = part(result(f, 2 * l + 1), 1, like, e);
       // One column is as well a row, which needs no tile that is mostly empty.
-      *next++ = outputs == 1
-        ? (product){.m = 1, .n = inputs, .k = batch, .a = g, .a_column = 1, .b = h, .b_row = inputs, .b_column = 1, .c = weight}
+      next[0] = outputs == 1
+        ? (product){.m = 1, .n = inputs, .k = batch, .a = g, .a_column = 1,
+                    .b = h, .b_row = inputs, .b_column = 1, .c = weight}
         : (product){.m = inputs, .n = outputs, .k = batch, .a = h, .a_row = 1, .a_column = inputs,
                     .b = g, .b_row = outputs, .b_column = 1, .c = weight};
-      *next++ = (product){.m = 1, .n = outputs, .k = batch, .a = &one, .b = g, .b_row = outputs, .b_column = 1, .c = bias};
+      next[count] = (product){.m = 1, .n = outputs, .k = batch, .a = &one,
+                              .b = g, .b_row = outputs, .b_column = 1, .c = bias};
     }
+    next += count;
   }
-  multiply(products, 2 * depth * count);
+  multiply(products, 2 * depth, count);
   free(products);
   return NULL;
 }

@@ -11,9 +11,12 @@ import importlib.metadata
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -28,11 +31,15 @@ MOST_THREADS = 8
 """More have too little to do in one product of the usual size."""
 
 Arrays = tuple[Array, ...]
+_one_at_a_time = threading.Lock()
+_loaded: list[ctypes.CDLL] = []
+"""The library that XLA knows; it takes no second one."""
 
 
 def applies(activation: str, layer_norm: bool) -> bool:
     """Whether `perceptron` computes networks of this kind on a CPU; where it is the first to ask, it compiles."""
-    return activation == "relu" and not layer_norm and _load(os.environ.get("CC", "cc"))
+    with _one_at_a_time:
+        return activation == "relu" and not layer_norm and _load(os.environ.get("CC", "cc"))
 
 
 @jax.custom_vjp
@@ -81,12 +88,14 @@ def _load(compiler: str) -> bool:
     """Make XLA know what that compiler makes of perceptron.c; False where it makes nothing that can be used."""
     try:
         library = _library(shlex.split(compiler))
-    except (OSError, ValueError, subprocess.SubprocessError):
+    except (OSError, ValueError, ImportError, subprocess.SubprocessError):
         return False
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    library.maxent_start(min(cores, MOST_THREADS))
-    for name in HANDLERS:
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    if not _loaded:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        library.maxent_start(min(cores, MOST_THREADS))
+        for name in HANDLERS:
+            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+        _loaded.append(library)
     return True
 
 
@@ -98,18 +107,24 @@ def _library(compiler: Sequence[str]) -> ctypes.CDLL:
     """
     if not compiler:
         raise FileNotFoundError("no compiler")
-    command = [*compiler, *FLAGS, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o"]
-    made_of = [SOURCE.read_text(encoding="utf-8"), importlib.metadata.version("jaxlib"), *command, _processor()]
-    name = f"perceptron-{hashlib.sha256(chr(0).join(made_of).encode()).hexdigest()[:32]}.so"
-    kept = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    command = [*compiler, *FLAGS, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-lm", "-o"]
+    versions = importlib.metadata.version("jaxlib"), _processor()
+    made_of = "\0".join([SOURCE.read_text(encoding="utf-8"), *command, *versions])
+    name = f"perceptron-{hashlib.sha256(made_of.encode()).hexdigest()[:32]}.so"
+    folder = jax.config.jax_compilation_cache_dir or ""  # type: ignore[attr-defined]
+    kept = Path(folder, name) if folder and "://" not in folder else None
     if kept:
-        Path(kept).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=kept) as making:
-        path, new = Path(kept or making, name), Path(making, "new.so")
-        if not path.exists():
-            subprocess.run([*command, str(new)], check=True, capture_output=True, timeout=120)
-            new.replace(path)
-        return ctypes.CDLL(str(path))
+        with suppress(OSError):
+            return ctypes.CDLL(str(kept))
+    with tempfile.TemporaryDirectory() as making:
+        new = Path(making, name)
+        subprocess.run([*command, str(new)], check=True, capture_output=True, timeout=120)
+        if kept:
+            with suppress(OSError):
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                copy = shutil.copy(new, kept.with_suffix(f".{os.getpid()}"))
+                os.replace(copy, kept)
+        return ctypes.CDLL(str(new))
 
 
 def _processor() -> str:

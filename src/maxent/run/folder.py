@@ -235,6 +235,7 @@ def machine() -> dict[str, Any]:
 
     from maxent import perceptron
 
+    ours = jax.default_backend() == "cpu" and perceptron.applies("relu", layer_norm=False)
     processor = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -245,7 +246,7 @@ def machine() -> dict[str, Any]:
         "cores": cores,
         "system": platform.platform(),
         "devices": [d.device_kind for d in jax.devices()],
-        "perceptrons": perceptron.SOURCE.name if perceptron.applies("relu", False) else "XLA",
+        "perceptrons": perceptron.SOURCE.name if ours else "XLA",
     }
 
 
