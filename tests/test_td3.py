@@ -209,7 +209,7 @@ def products(jaxpr: Any, within_branches: bool) -> int:
     ("compiler", "critics"),
     [
         ("", 3 + 3 + 3 + 3 + 2),  # the target's action and value; Q, its weights' gradients, its hidden layers'
-        ("cc", 1 + 1 + 1 + 1 + 2),  # the same; those of the weights, and of the hidden layers and the inputs
+        ("cc", 1 + 1 + 1 + 2),  # the same; those of the weights, of the inputs
     ],
 )
 def test_in_between_the_policys_gradient_is_not_even_computed(

@@ -1,8 +1,9 @@
 // Multilayer perceptrons on a CPU, forward and backward, of many networks at once; called by XLA. See perceptron.py.
 //
-// All of it is one product, C = A B, by columns: a panel of B is copied to lie close together, and every tile of C is
-// summed in registers. A panel of one network is a task. Tasks are handed out one at a time to threads of our own, so
-// the number of threads changes who computes a number and never its bits.
+// All of it is one product, C = A B: panels of B's columns are copied to lie close together, and every tile of C is
+// summed in registers. Rows of a batch need nothing of each other, so a task is a block of rows of one network through
+// all its layers; of the weights' gradients, which are sums over the rows, it is a panel. Tasks are handed out one at a
+// time to threads of our own, so the number of threads changes who computes a number and never its bits.
 
 #include <fenv.h>
 #include <pthread.h>
@@ -29,22 +30,22 @@ typedef int32_t bits __attribute__((vector_size(LANES * 4), aligned(4)));
 
 // ---- Threads ------------------------------------------------------------------------------------------------------
 
-enum { MOST_TASKS = 1 << 19, AWAKE_NANOSECONDS = 30000, MOST_NANOSECONDS = 1000000 };
+enum { MOST_TASKS = 1 << 19, MOST_SHARES = 64, AWAKE_NANOSECONDS = 30000, MOST_NANOSECONDS = 1000000 };
 
 static struct {
   pthread_mutex_t busy, sleep;
   pthread_cond_t woken;
   atomic_int sleepers, done;
-  // Which job it is (24 bits), how many tasks it has (20), the next of them (20): taken together, so that a helper that
-  // comes late cannot take a task of another job.
-  atomic_uint_fast64_t ticket;
+  // Of each thread's share of the tasks: which job it is (24 bits), where the share ends (20), the next task (20). They
+  // are taken together, so that a helper that comes late cannot take a task of another job.
+  struct { _Alignas(64) atomic_uint_fast64_t ticket; } shares[MOST_SHARES];
   void (*run)(const void *job, int task);
   const void *job;
   fenv_t environment;  // of the thread whose job it is: XLA takes denormal numbers for 0
   int helpers;
 } pool = {.busy = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .woken = PTHREAD_COND_INITIALIZER};
 
-static uint64_t job_number(void) { return atomic_load(&pool.ticket) >> 40; }
+static uint64_t job_number(void) { return atomic_load(&pool.shares[0].ticket) >> 40; }
 
 static int64_t nanoseconds(void) {
   struct timespec t;
@@ -58,25 +59,28 @@ static void pause_briefly(void) {
 #endif
 }
 
-static void take_tasks(int helper) {
-  for (int first = 1;; first = 0) {
-    uint64_t ticket = atomic_fetch_add(&pool.ticket, 1);
-    int next = ticket & 0xfffff, tasks = (ticket >> 20) & 0xfffff;
-    if (next >= tasks) return;
-    if (helper && first) fesetenv(&pool.environment);
-    pool.run(pool.job, next);
-    atomic_fetch_add(&pool.done, 1);
-  }
+// Its own share first, which lies where that thread's cache has the networks' other arrays, and then what others left.
+static void take_tasks(int thread) {
+  int any = !thread;
+  for (int i = 0; i <= pool.helpers; i++)
+    for (;;) {
+      uint64_t ticket = atomic_fetch_add(&pool.shares[(thread + i) % (pool.helpers + 1)].ticket, 1);
+      int next = ticket & 0xfffff, end = (ticket >> 20) & 0xfffff;
+      if (next >= end) break;
+      if (!any) fesetenv(&pool.environment);
+      any = 1;
+      pool.run(pool.job, next);
+      atomic_fetch_add(&pool.done, 1);
+    }
 }
 
 // Between two products of an update a helper stays awake, since to wake it takes longer than a small product. Those of
 // wide networks lie farther apart, so how long it waits follows from how long it has worked. It leaves its core to
 // whatever else wants it meanwhile: a thread that steps environments, above all.
-static void *help(void *unused) {
-  (void)unused;
+static void *help(void *thread) {
   for (uint64_t seen = 0;; seen = job_number()) {
     int64_t begun = nanoseconds();
-    take_tasks(1);
+    take_tasks((int)(intptr_t)thread);
     int64_t now = nanoseconds(), worked = now - begun;
     int64_t end = now + (worked < MOST_NANOSECONDS ? worked : MOST_NANOSECONDS) + AWAKE_NANOSECONDS;
     for (; job_number() == seen && now < end; now = nanoseconds()) sched_yield();
@@ -94,7 +98,7 @@ static void *help(void *unused) {
 void maxent_start(int threads) {
   for (; pool.helpers < threads - 1; pool.helpers++) {
     pthread_t thread;
-    if (pthread_create(&thread, NULL, help, NULL)) return;
+    if (pthread_create(&thread, NULL, help, (void *)(intptr_t)(pool.helpers + 1))) return;
     pthread_detach(thread);
   }
 }
@@ -110,7 +114,12 @@ static void in_parallel(void (*run)(const void *, int), const void *job, int tas
   pool.job = job;
   fegetenv(&pool.environment);
   atomic_store(&pool.done, 0);
-  atomic_store(&pool.ticket, (job_number() + 1) << 40 | (uint64_t)tasks << 20);
+  const uint64_t number = job_number() + 1;
+  const int threads = pool.helpers + 1;
+  for (int i = threads - 1; i >= 0; i--) {
+    const uint64_t begin = (int64_t)tasks * i / threads, end = (int64_t)tasks * (i + 1) / threads;
+    atomic_store(&pool.shares[i].ticket, number << 40 | end << 20 | begin);
+  }
   if (atomic_load(&pool.sleepers)) {
     pthread_mutex_lock(&pool.sleep);
     pthread_cond_broadcast(&pool.woken);
@@ -128,18 +137,30 @@ static void in_parallel(void (*run)(const void *, int), const void *job, int tas
 // C [m, n] = f(A [m, k] B [k, n] + bias), where element (i, j) of A lies at a[i * a_row + j * a_column], B's likewise.
 typedef struct {
   int m, n, k;
-  const float *a;
+  const float *a;  // NULL: what the product before has left in the thread's memory
   long a_row, a_column;
   const float *b;
   long b_row, b_column;
-  float *c;
+  float *panels;      // B's panels, one after another; NULL: each is copied when its turn comes
+  float *c;           // NULL: into the thread's memory, for the product that follows
   const float *bias;  // [n] or NULL
   int relu;           // negative entries become 0
   const float *mask;  // [m, n] or NULL: where it is not positive, C becomes 0
   const int *rows;    // the m rows of A, C and mask that are meant, or NULL for the first m
+  float *sums;        // [n] or NULL: the sums of B's columns
 } product;
 
+// Some rows of a product, those that one task computes; and A and C of these alone, where they are the thread's.
+typedef struct {
+  int first, count;
+  const float *a;
+  float *c;
+} block;
+
 #define VEC(p) (*(const vec *)(p))
+
+static int least(long a, long b) { return (int)(a < b ? a : b); }
+static int most(int a, int b) { return a > b ? a : b; }
 
 static inline vec get(const float *from, int count) {
   if (count == LANES) return VEC(from);
@@ -155,158 +176,282 @@ static inline void put(float *to, vec x, int count) {
   else memcpy(to, &x, count * sizeof(float));
 }
 
-static inline void finish(const product *p, vec y, int column, long row) {
-  const int left = p->n - column, count = left < LANES ? left : LANES;
-  if (p->bias) y += get(p->bias + column, count);
-  if (p->relu) y = (vec)((bits)y & ~(y < 0));
-  if (p->mask) y = (vec)((bits)y & (get(p->mask + row + column, count) > 0));
-  put(p->c + row + column, y, count);
-}
+static inline long row_of(const product *p, int i) { return p->rows ? p->rows[i] : i; }
 
+// So few rows leave registers for several sums of each entry, where one would wait for itself at every step.
 static inline __attribute__((always_inline)) void tile(
-    const product *p, const int rows, const int vecs, const float *restrict panel, long stride, int row, int column) {
+    const product *p, const block *block, const int rows, const int vecs, const float *panel, long stride, int i,
+    int column) {
+  const int ways = ROWS / rows;
   const long step = p->a_column;
-  const float *a = p->a, *b = panel, *end = panel + p->k * stride;
+  const float *a = p->a ? p->a : block->a, *b = panel;
   long from[ROWS];
-  for (int r = 0; r < rows; r++) from[r] = (p->rows ? p->rows[row + r] : row + r) * p->a_row;
+  for (int r = 0; r < rows; r++) from[r] = (p->a ? row_of(p, i + r) : i + r - block->first) * p->a_row;
+  const int last = least(p->n - column - (vecs - 1) * LANES, LANES);
   vec sum[ROWS][2];
-  for (int r = 0; r < rows; r++)
-    for (int v = 0; v < vecs; v++) sum[r][v] = (vec){0};
-  for (; b != end; b += stride, a += step)
+  for (int v = 0; v < vecs; v++) {
+    const vec bias = p->bias ? get(p->bias + column + v * LANES, v < vecs - 1 ? LANES : last) : (vec){0};
+    for (int r = 0; r < ways * rows; r++) sum[r][v] = r < rows ? bias : (vec){0};
+  }
+  for (const float *end = b + p->k / ways * ways * stride; b != end; b += ways * stride, a += ways * step)
+    for (int w = 0; w < ways; w++)
+      for (int r = 0; r < rows; r++)
+        for (int v = 0; v < vecs; v++) sum[w * rows + r][v] += a[from[r] + w * step] * VEC(b + w * stride + v * LANES);
+  for (const float *end = panel + p->k * stride; b != end; b += stride, a += step)
     for (int r = 0; r < rows; r++)
       for (int v = 0; v < vecs; v++) sum[r][v] += a[from[r]] * VEC(b + v * LANES);
-  vec all[ROWS][2];  // apart from the sums, which are to stay in registers until here
+  vec y[ROWS][2];  // apart from the sums, which are to stay in registers until here
   for (int r = 0; r < rows; r++)
-    for (int v = 0; v < vecs; v++) all[r][v] = sum[r][v];
+    for (int v = 0; v < vecs; v++) {
+      y[r][v] = sum[r][v];
+      for (int w = 1; w < ways; w++) y[r][v] += sum[w * rows + r][v];
+    }
   for (int r = 0; r < rows; r++) {
-    const long to = (long)(p->rows ? p->rows[row + r] : row + r) * p->n;
-    for (int v = 0; v < vecs; v++) finish(p, all[r][v], column + v * LANES, to);
+    const long row = row_of(p, i + r);
+    float *c = (p->c ? p->c + row * p->n : block->c + (long)(i + r - block->first) * p->n) + column;
+    const float *mask = p->mask ? p->mask + row * p->n + column : NULL;
+    for (int v = 0; v < vecs; v++) {
+      const int count = v < vecs - 1 ? LANES : last;
+      if (p->relu) y[r][v] = (vec)((bits)y[r][v] & ~(y[r][v] < 0));
+      if (mask) y[r][v] = (vec)((bits)y[r][v] & (get(mask + v * LANES, count) > 0));
+      put(c + v * LANES, y[r][v], count);
+    }
   }
 }
 
 static inline __attribute__((always_inline)) void tiles(
-    const product *p, const int vecs, const float *panel, long stride, int column) {
-  int row = 0;
-  for (; row + ROWS <= p->m; row += ROWS) tile(p, ROWS, vecs, panel, stride, row, column);
-  for (; row + 2 <= p->m; row += 2) tile(p, 2, vecs, panel, stride, row, column);
-  for (; row < p->m; row++) tile(p, 1, vecs, panel, stride, row, column);
+    const product *p, const block *b, const int vecs, const float *panel, long stride, int column) {
+  int i = b->first, end = i + b->count;
+  for (; i + ROWS <= end; i += ROWS) tile(p, b, ROWS, vecs, panel, stride, i, column);
+  for (; i + 4 <= end; i += 4) tile(p, b, 4, vecs, panel, stride, i, column);
+  for (; i + 2 <= end; i += 2) tile(p, b, 2, vecs, panel, stride, i, column);
+  for (; i < end; i++) tile(p, b, 1, vecs, panel, stride, i, column);
 }
 
+// Four by four entries of a transposed matrix at a time, in registers.
+typedef float quad __attribute__((vector_size(16), aligned(4)));
+typedef int32_t quad_bits __attribute__((vector_size(16)));
+#ifdef __clang__
+#define MIX(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
+#else
+#define MIX(x, y, ...) __builtin_shuffle(x, y, (quad_bits){__VA_ARGS__})
+#endif
+
+static inline void transpose_four(const float *from, long from_step, float *to, long to_step) {
+  const quad *x[4];
+  for (int i = 0; i < 4; i++) x[i] = (const quad *)(from + i * from_step);
+  const quad a = MIX(*x[0], *x[1], 0, 4, 1, 5), b = MIX(*x[0], *x[1], 2, 6, 3, 7);
+  const quad c = MIX(*x[2], *x[3], 0, 4, 1, 5), d = MIX(*x[2], *x[3], 2, 6, 3, 7);
+  *(quad *)to = MIX(a, c, 0, 1, 4, 5);
+  *(quad *)(to + to_step) = MIX(a, c, 2, 3, 6, 7);
+  *(quad *)(to + 2 * to_step) = MIX(b, d, 0, 1, 4, 5);
+  *(quad *)(to + 3 * to_step) = MIX(b, d, 2, 3, 6, 7);
+}
+
+static int width_of(const product *p, int column) { return p->n - column > LANES ? PANEL : LANES; }
+
 // The panel's columns close together, filled up with zeros to whole vectors.
-static void copy_panel(const product *p, int column, int columns, int width, float *panel) {
-  enum { BLOCK = 16 };
-  for (int first = 0; first < p->k; first += BLOCK) {
-    const int end = first + BLOCK < p->k ? first + BLOCK : p->k;
-    if (p->b_column == 1)
-      for (int i = first; i < end; i++)
-        for (int j = 0; j < width; j += LANES) {
-          const int left = columns - j < LANES ? columns - j : LANES;
-          put(panel + (long)i * width + j, get(p->b + i * p->b_row + column + j, left), LANES);
-        }
-    else
-      for (int j = 0; j < width; j++) {
-        const float *b = p->b + (column + j) * p->b_column;
-        for (int i = first; i < end; i++) panel[(long)i * width + j] = j < columns ? b[i * p->b_row] : 0;
+static void copy_panel(const product *p, int column, float *panel) {
+  const int columns = least(p->n - column, PANEL), width = width_of(p, column);
+  if (p->b_column == 1) {
+    for (int i = 0; i < p->k; i++)
+      for (int j = 0; j < width; j += LANES) {
+        const int count = least(columns - j, LANES);
+        put(panel + (long)i * width + j, count > 0 ? get(p->b + i * p->b_row + column + j, count) : (vec){0}, LANES);
       }
+    return;
   }
+  for (int j = 0; j < width; j += 4) {
+    const float *b = p->b + (column + j) * p->b_column;
+    int i = 0;
+    if (j + 4 <= columns && p->b_row == 1)
+      for (; i + 4 <= p->k; i += 4) transpose_four(b + i, p->b_column, panel + (long)i * width + j, width);
+    for (; i < p->k; i++)
+      for (int v = 0; v < 4; v++)
+        panel[(long)i * width + j + v] = j + v < columns ? b[v * p->b_column + i * p->b_row] : 0;
+  }
+}
+
+static inline float sum_lanes(vec x) {
+  quad parts[LANES / 4], sum = {0};
+  memcpy(parts, &x, sizeof(parts));
+  for (int i = 0; i < LANES / 4; i++) sum += parts[i];
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+static float sum_of(const float *x, int count) {
+  vec sum = {0};
+  for (; count >= LANES; count -= LANES, x += LANES) sum += VEC(x);
+  return sum_lanes(count ? sum + get(x, count) : sum);
 }
 
 // A single column, as critics have: sums along the rows of A, where a tile would be mostly empty.
-static void multiply_column(const product *p) {
-  for (int first = 0; first < p->m; first += ROWS) {
-    const int rows = p->m - first < ROWS ? p->m - first : ROWS;
-    const float *a[ROWS];
-    for (int r = 0; r < ROWS; r++) {
-      const int row = first + (r < rows ? r : 0);
-      a[r] = p->a + (p->rows ? p->rows[row] : row) * p->a_row;
+static int is_column(const product *p) { return p->n == 1 && p->a_column == 1 && p->b_row == 1 && !p->sums; }
+
+static void multiply_column(const product *p, const block *b) {
+  for (int done = 0; done < b->count; done += 4) {
+    const int rows = least(b->count - done, 4);
+    const float *a[4];
+    for (int r = 0; r < 4; r++) {
+      const int i = done + (r < rows ? r : 0);
+      a[r] = p->a ? p->a + row_of(p, b->first + i) * p->a_row : b->a + i * p->a_row;
     }
-    vec sum[ROWS] = {{0}};
+    vec sum[4] = {{0}};
     int i = 0;
     for (; i + LANES <= p->k; i += LANES)
-      for (int r = 0; r < ROWS; r++) sum[r] += VEC(a[r] + i) * VEC(p->b + i);
-    for (int r = 0; i < p->k && r < ROWS; r++) sum[r] += get(a[r] + i, p->k - i) * get(p->b + i, p->k - i);
+      for (int r = 0; r < 4; r++) sum[r] += VEC(a[r] + i) * VEC(p->b + i);
+    for (int r = 0; i < p->k && r < 4; r++) sum[r] += get(a[r] + i, p->k - i) * get(p->b + i, p->k - i);
     for (int r = 0; r < rows; r++) {
-      vec total = {0};
-      for (int j = 0; j < LANES; j++) total[0] += sum[r][j];
-      finish(p, total, 0, p->rows ? p->rows[first + r] : first + r);
+      const long row = row_of(p, b->first + done + r);
+      float y = sum_lanes(sum[r]) + (p->bias ? *p->bias : 0);
+      if (p->relu && y < 0) y = 0;
+      if (p->mask && !(p->mask[row] > 0)) y = 0;
+      if (p->c) p->c[row] = y;
+      else b->c[done + r] = y;
     }
   }
 }
 
-static float *scratch(size_t floats) {
-  static _Thread_local float *memory;
-  static _Thread_local size_t size;
+// Memory of a thread's own, which it keeps: for a panel, for those of all products, for what one product hands on to the
+// next, and for the hidden layers' gradients.
+enum { PANEL_COPY, PANEL_COPIES, HIDDEN, GRADIENTS, KINDS };
+
+static float *memory(int kind, size_t floats) {
+  static _Thread_local float *owned[KINDS];
+  static _Thread_local size_t size[KINDS];
   size_t needed = (floats * sizeof(float) + 4095) / 4096 * 4096;
-  if (needed > size) {
-    free(memory);
-    memory = aligned_alloc(4096, size = needed);
-    if (!memory) abort();
+  if (needed > size[kind]) {
+    free(owned[kind]);
+    owned[kind] = aligned_alloc(4096, size[kind] = needed);
+    if (!owned[kind]) abort();
   }
-  return memory;
+  return owned[kind];
 }
 
-static void multiply_panel(const product *p, int column) {
-  if (p->n == 1 && p->a_column == 1 && p->b_row == 1) {
-    multiply_column(p);
+static void multiply_panel(const product *p, const block *b, int column) {
+  if (is_column(p)) {
+    multiply_column(p, b);
     return;
   }
-  int columns = p->n - column < PANEL ? p->n - column : PANEL, vecs = columns > LANES ? 2 : 1, width = vecs * LANES;
+  const int width = width_of(p, column);
   const float *panel = p->b + column;
   long stride = p->b_row;
-  if (p->b_column != 1 || columns < width || p->m > ROWS) {  // not worth a copy where it is read once
-    float *copy = scratch((size_t)p->k * width);
-    copy_panel(p, column, columns, width, copy);
-    panel = copy;
-    stride = width;
+  if (p->panels) panel = p->panels + (long)column * p->k, stride = width;
+  else if (p->b_column != 1 || p->n - column < width || b->count > ROWS) {  // not worth a copy where it is read once
+    float *copy = memory(PANEL_COPY, (size_t)p->k * width);
+    copy_panel(p, column, copy);
+    panel = copy, stride = width;
   }
-  if (vecs == 2) tiles(p, 2, panel, stride, column);
-  else tiles(p, 1, panel, stride, column);
+  if (width == PANEL) tiles(p, b, 2, panel, stride, column);
+  else tiles(p, b, 1, panel, stride, column);
+  if (p->sums) {
+    static const float one = 1;
+    const product sum = {.m = 1, .n = p->n, .k = p->k, .a = &one, .c = p->sums};
+    if (width == PANEL) tile(&sum, b, 1, 2, panel, stride, 0, column);
+    else tile(&sum, b, 1, 1, panel, stride, 0, column);
+  }
 }
 
 // ---- Products of many networks -------------------------------------------------------------------------------------
 
-enum { SHARED = 1 << 17, WIDE = 1 << 23 };  // multiplications from which on it pays to share them; a wide network's
+// Rows of a task; multiplications from which on it pays to share them, and how many a copied float takes the time of;
+// floats that a core's cache holds.
+enum { BLOCK = 64, SHARED = 1 << 17, A_COPY = 10, CACHE = 1 << 18 };
 
-// Some products of each of several networks: products[i * networks + e] is the i-th of network e. `step` is which of
-// them is computed; if all are, a network's may need those before.
+// Of each of several networks so many products: products[e * count + i] is the i-th of network e.
 typedef struct {
-  const product *products;
-  int count, networks, step, panels;
+  product *products;
+  int count, networks;
+  int panels, blocks, widest;  // at most, of a product
+  int64_t work;
 } list;
 
-static int panels_of(const product *p) { return (p->n + PANEL - 1) / PANEL; }
+static list products_of(int count, int networks) {
+  list l = {.products = calloc((size_t)count * networks + 1, sizeof(product)), .count = count, .networks = networks};
+  if (!l.products) abort();
+  return l;
+}
+
+// As many networks as have their arrays of so many floats each in the cache together, and at least one a thread.
+static int at_once(size_t floats, int networks) {
+  const int threads = pool.helpers + 1, groups = least((floats * networks + CACHE - 1) / CACHE, networks);
+  const int even = groups ? (networks + groups - 1) / groups : networks;
+  return least((even + threads - 1) / threads * threads, networks);
+}
 
 static void panel_task(const void *job, int task) {
   const list *l = job;
-  multiply_panel(&l->products[l->step * l->networks + task / l->panels], task % l->panels * PANEL);
+  const product *p = &l->products[task / l->panels];
+  const int column = task % l->panels * PANEL;
+  const block all = {.count = p->m};
+  if (column < p->n) multiply_panel(p, &all, column);
 }
 
-static void network_task(const void *job, int network) {
+static void copy_task(const void *job, int task) {
   const list *l = job;
+  const product *p = &l->products[task / l->panels];
+  const int column = task % l->panels * PANEL;
+  if (column < p->n && p->panels) copy_panel(p, column, p->panels + (long)column * p->k);
+}
+
+static void rows_task(const void *job, int task) {
+  const list *l = job;
+  const size_t half = (size_t)BLOCK * l->widest;
+  float *own = memory(HIDDEN, 2 * half);
   for (int i = 0; i < l->count; i++) {
-    const product *p = &l->products[i * l->networks + network];
-    for (int panel = 0; panel < panels_of(p); panel++) multiply_panel(p, panel * PANEL);
+    const product *p = &l->products[task / l->blocks * l->count + i];
+    block b = {.first = task % l->blocks * BLOCK, .a = own + (i + 1) % 2 * half, .c = own + i % 2 * half};
+    b.count = least(p->m - b.first, BLOCK);
+    for (int column = 0; b.count > 0 && column < p->n; column += PANEL) multiply_panel(p, &b, column);
   }
 }
 
-static void multiply(const product *products, int count, int networks) {
-  list l = {.products = products, .count = count, .networks = networks};
-  const int threads = pool.helpers + 1;
-  int64_t each = 0;
-  for (int i = 0; i < count; i++) {
-    const product *p = &products[i * networks];
-    each += (int64_t)p->m * p->n * p->k;
+static void measure(list *l) {
+  l->panels = l->blocks = l->widest = l->work = 0;
+  for (int i = 0; i < l->count * l->networks; i++) {
+    const product *p = &l->products[i];
+    l->panels = most(l->panels, (p->n + PANEL - 1) / PANEL);
+    l->blocks = most(l->blocks, (p->m + BLOCK - 1) / BLOCK);
+    l->widest = most(l->widest, p->n);
+    l->work += (int64_t)p->m * p->n * p->k;
   }
-  if (each * networks < SHARED)
-    for (int e = 0; e < networks; e++) network_task(&l, e);
-  // A narrow network's layers stay in the cache of the thread that has it.
-  else if (each < WIDE && (networks % threads == 0 || networks >= 4 * threads))
-    in_parallel(network_task, &l, networks);
+}
+
+static void share(const list *l, int64_t work, void (*run)(const void *, int), int tasks) {
+  if (work >= SHARED) in_parallel(run, l, tasks);
   else
-    for (l.step = 0; l.step < count; l.step++) {
-      l.panels = panels_of(&products[l.step * networks]);
-      in_parallel(panel_task, &l, l.panels * networks);
+    for (int i = 0; i < tasks; i++) run(l, i);
+}
+
+// Products that need nothing of each other, by panels.
+static void multiply_by_panels(list l) {
+  measure(&l);
+  share(&l, l.work, panel_task, l.networks * l.count * l.panels);
+}
+
+static size_t panel_floats(const product *p) { return (size_t)p->k * ((p->n + LANES - 1) / LANES * LANES); }
+
+// Products whose rows need only those rows of the network's product before, by blocks of rows.
+static void multiply_by_rows(list all) {
+  size_t floats = 0;
+  for (int i = 0; i < all.count; i++) floats += panel_floats(&all.products[i]);
+  const int many = at_once(floats, all.networks);
+  float *panels = memory(PANEL_COPIES, floats * many);
+  for (int begin = 0; begin < all.networks; begin += many) {
+    list l = all;
+    l.products += begin * all.count;
+    l.networks = least(many, all.networks - begin);
+    measure(&l);
+    float *next = panels;
+    for (int i = 0; i < l.count * l.networks; i++) {
+      product *p = &l.products[i];
+      if (is_column(p) || p->m <= ROWS) continue;
+      p->panels = next;
+      next += panel_floats(p);
     }
+    share(&l, (next - panels) * A_COPY, copy_task, l.networks * l.count * l.panels);
+    share(&l, l.work, rows_task, l.networks * l.blocks);
+  }
 }
 
 // ---- What XLA calls ------------------------------------------------------------------------------------------------
@@ -336,8 +481,9 @@ static int networks(const buffer *like) {
   return (int)count;
 }
 
-// The matrix (own = 2) or vector (own = 1) of one network.
+// The matrix (own = 2) or vector (own = 1) of one network; NULL where there is no such array.
 static float *part(const buffer *x, int own, const buffer *like, int network) {
+  if (!x) return NULL;
   long at = 0, step = 1;
   for (int i = 1; i <= own; i++) step *= x->dims[x->rank - i];
   for (int i = (int)like->rank - 3; i >= 0; i--) {
@@ -349,103 +495,115 @@ static float *part(const buffer *x, int own, const buffer *like, int network) {
   return (float *)x->data + at;
 }
 
-static product *products_of(int count) {
-  product *products = calloc(count, sizeof(product));
-  if (!products) abort();
-  return products;
-}
-
-// x, W_1, b_1, …, W_L, b_L → y, h_1, …, h_L-1:  h_l = max(0, h_l-1 W_l + b_l) with h_0 = x,  y = h_L-1 W_L + b_L.
+// x, W_1, b_1, …, W_L, b_L → y[, h_1, …, h_L-1]:  h_l = max(0, h_l-1 W_l + b_l) with h_0 = x,  y = h_L-1 W_L + b_L
 XLA_FFI_Error *maxent_forward(frame *f) {
   if (asks_version(f)) return NULL;
-  int depth = (int)f->rets.size;
+  int depth = (int)f->args.size / 2, kept = f->rets.size > 1;
   buffer *y = result(f, 0);
-  int count = networks(y);
-  product *products = products_of(depth * count);
-  for (int l = 0; l < depth; l++) {
-    int last = l == depth - 1;
-    buffer *from = l ? result(f, l) : argument(f, 0), *to = last ? y : result(f, l + 1);
-    buffer *weight = argument(f, 1 + 2 * l), *bias = argument(f, 2 + 2 * l);
-    for (int e = 0; e < count; e++)
-      products[l * count + e] = (product){
+  list l = products_of(depth, networks(y));
+  for (int i = 0; i < depth; i++) {
+    int last = i == depth - 1;
+    buffer *from = !i ? argument(f, 0) : kept ? result(f, i) : NULL, *to = last ? y : kept ? result(f, i + 1) : NULL;
+    buffer *weight = argument(f, 1 + 2 * i), *bias = argument(f, 2 + 2 * i);
+    for (int e = 0; e < l.networks; e++)
+      l.products[e * depth + i] = (product){
           .m = rows_of(y), .n = columns_of(weight), .k = rows_of(weight),
-          .a = part(from, 2, y, e), .a_row = columns_of(from), .a_column = 1,
+          .a = part(from, 2, y, e), .a_row = rows_of(weight), .a_column = 1,
           .b = part(weight, 2, y, e), .b_row = columns_of(weight), .b_column = 1,
           .c = part(to, 2, y, e), .bias = part(bias, 1, y, e), .relu = !last};
   }
-  multiply(products, depth, count);
-  free(products);
+  multiply_by_rows(l);
+  free(l.products);
   return NULL;
 }
 
-// Which rows have any entry that is not 0: a loss with the smaller of two critics has none in half of each one's rows.
-static int rows_used(const float *x, int rows, int columns, int *used) {
-  int count = 0;
-  for (int i = 0; i < rows; i++) {
-    int any = 0;
-    for (int j = 0; j < columns; j++) any |= x[(long)i * columns + j] != 0;
-    if (any) used[count++] = i;
-  }
-  return count;
+// Backwards, both calls take g, W_1, …, W_L, h_0, …, h_L-1, and both need g_l = g_l+1 W_l+1ᵀ, 0 unless h_l > 0, with
+// g_L = g and no condition on g_0. This is one network's product that gives the g_l of a layer.
+static product pull_back(
+    frame *f, const buffer *like, int network, int layer, const float *from, float *to, int m, const int *rows) {
+  const int depth = (int)f->args.size / 2;
+  const buffer *weight = argument(f, 1 + layer), *hidden = layer ? argument(f, 1 + depth + layer) : NULL;
+  return (product){
+      .m = m, .n = rows_of(weight), .k = columns_of(weight), .rows = rows,
+      .a = from, .a_row = columns_of(weight), .a_column = 1,
+      .b = part(weight, 2, like, network), .b_row = 1, .b_column = columns_of(weight),
+      .c = to, .mask = part(hidden, 2, like, network)};
 }
 
-// g, W_1, …, W_n[, h_1, …, h_n] → g_1, …, g_n:  g_l = g_l+1 W_lᵀ with g_n+1 = g;  with h_l given, 0 unless h_l > 0.
-XLA_FFI_Error *maxent_backward(frame *f) {
+// → g_0. Rows whose gradient is 0 are left out: with the smaller of two critics, half of each one's.
+XLA_FFI_Error *maxent_to_input(frame *f) {
   if (asks_version(f)) return NULL;
-  int depth = (int)f->rets.size, masked = f->args.size > 1 + depth;
-  buffer *like = result(f, 0), *gradient = argument(f, 0);
-  int count = networks(like), rows = rows_of(like);
-  product *products = products_of(depth * count), *next = products;
-  int *used = malloc((size_t)count * rows * sizeof(int)), *found = malloc(count * sizeof(int));
-  if (!used || !found) abort();
-  for (int e = 0; e < count; e++)
-    found[e] = rows_used(part(gradient, 2, like, e), rows, columns_of(gradient), used + (long)e * rows);
-  for (int l = depth - 1; l >= 0; l--) {
-    buffer *from = l == depth - 1 ? gradient : result(f, l + 1), *to = result(f, l);
-    buffer *weight = argument(f, 1 + l), *hidden = masked ? argument(f, 1 + depth + l) : NULL;
-    for (int e = 0; e < count; e++) {
-      *next = (product){
-          .m = found[e], .n = rows_of(weight), .k = columns_of(weight), .rows = used + (long)e * rows,
-          .a = part(from, 2, like, e), .a_row = columns_of(from), .a_column = 1,
-          .b = part(weight, 2, like, e), .b_row = 1, .b_column = columns_of(weight),
-          .c = part(to, 2, like, e), .mask = hidden ? part(hidden, 2, like, e) : NULL};
-      if (found[e] < rows) memset(next->c, 0, (size_t)rows * next->n * sizeof(float));
-      next++;
+  const int depth = (int)f->args.size / 2;
+  const buffer *to = result(f, 0), *gradient = argument(f, 0);
+  const int rows = rows_of(to), columns = columns_of(gradient);
+  list l = products_of(depth, networks(to));
+  int *used = malloc(((size_t)l.networks * rows + 1) * sizeof(int));
+  if (!used) abort();
+  for (int e = 0; e < l.networks; e++) {
+    const float *g = part(gradient, 2, to, e);
+    float *c = part(to, 2, to, e);
+    int count = 0, *own = used + (size_t)e * rows;
+    for (int row = 0; row < rows; row++) {
+      int any = 0;
+      for (int j = 0; j < columns; j++) any |= g[(long)row * columns + j] != 0;
+      if (any) own[count++] = row;
+      else memset(c + (long)row * columns_of(to), 0, columns_of(to) * sizeof(float));
     }
+    for (int i = 0; i < depth; i++)
+      l.products[e * depth + i] =
+          pull_back(f, to, e, depth - 1 - i, i ? NULL : g, i < depth - 1 ? NULL : c, count, own);
   }
-  multiply(products, depth, count);
-  free(products);
+  multiply_by_rows(l);
+  free(l.products);
   free(used);
-  free(found);
   return NULL;
 }
 
-// h_0, …, h_L-1, g_1, …, g_L → dW_1, db_1, …, dW_L, db_L:  dW_l = h_l-1ᵀ g_l,  db_l = Σ_batch g_l.
+// One network's product that gives dW_l = h_l-1ᵀ g_l, and db_l = Σ_batch g_l with it.
+static product sum_over_batch(frame *f, const buffer *like, int network, int layer, const float *g) {
+  const int depth = (int)f->args.size / 2;
+  const buffer *hidden = argument(f, depth + layer), *gradient = result(f, 2 * layer - 2);
+  const int inputs = columns_of(hidden), outputs = columns_of(gradient), batch = rows_of(argument(f, 0));
+  const float *h = part(hidden, 2, like, network);
+  float *weight = part(gradient, 2, like, network), *bias = part(result(f, 2 * layer - 1), 1, like, network);
+  if (outputs > 1 || layer < depth)
+    return (product){.m = inputs, .n = outputs, .k = batch, .a = h, .a_row = 1, .a_column = inputs,
+                     .b = g, .b_row = outputs, .b_column = 1, .c = weight, .sums = bias};
+  *bias = sum_of(g, batch);  // critics' single column is as well a row, which needs no tiles that are mostly empty
+  return (product){.m = 1, .n = inputs, .k = batch, .a = g, .a_column = 1,
+                   .b = h, .b_row = inputs, .b_column = 1, .c = weight};
+}
+
+// → dW_1, db_1, …, dW_L, db_L. Of so many networks at a time that their g_l stay in the cache; the next ones' take their
+// place.
 XLA_FFI_Error *maxent_gradients(frame *f) {
-  static const float one = 1;
   if (asks_version(f)) return NULL;
-  int depth = (int)f->args.size / 2;
-  buffer *like = result(f, 0);
-  int count = networks(like);
-  product *products = products_of(2 * depth * count), *next = products;
-  for (int l = 0; l < depth; l++) {
-    buffer *hidden = argument(f, l), *gradient = argument(f, depth + l);
-    int inputs = columns_of(hidden), outputs = columns_of(gradient), batch = rows_of(gradient);
-    for (int e = 0; e < count; e++, next++) {
-      const float *h = part(hidden, 2, like, e), *g = part(gradient, 2, like, e);
-      float *weight = part(result(f, 2 * l), 2, like, e), *bias = part(result(f, 2 * l + 1), 1, like, e);
-      // One column is as well a row, which needs no tile that is mostly empty.
-      next[0] = outputs == 1
-        ? (product){.m = 1, .n = inputs, .k = batch, .a = g, .a_column = 1,
-                    .b = h, .b_row = inputs, .b_column = 1, .c = weight}
-        : (product){.m = inputs, .n = outputs, .k = batch, .a = h, .a_row = 1, .a_column = inputs,
-                    .b = g, .b_row = outputs, .b_column = 1, .c = weight};
-      next[count] = (product){.m = 1, .n = outputs, .k = batch, .a = &one,
-                              .b = g, .b_row = outputs, .b_column = 1, .c = bias};
+  const int depth = (int)f->args.size / 2;
+  const buffer *like = result(f, 0), *gradient = argument(f, 0);
+  const int all = networks(like), batch = rows_of(gradient);
+  size_t hidden = 0;
+  for (int layer = 1; layer < depth; layer++) hidden += (size_t)batch * rows_of(argument(f, 1 + layer));
+  const int many = at_once(hidden, all);
+  float *own = memory(GRADIENTS, hidden * many);
+  list back = products_of(depth - 1, many), sums = products_of(depth, many);
+  for (int begin = 0; begin < all; begin += many) {
+    back.networks = sums.networks = least(many, all - begin);
+    product *next_back = back.products, *next_sum = sums.products;
+    float *next = own;
+    for (int e = begin; e < begin + sums.networks; e++) {
+      const float *g = part(gradient, 2, like, e);
+      for (int layer = depth; layer > 0; layer--) {
+        *next_sum++ = sum_over_batch(f, like, e, layer, g);
+        if (layer == 1) break;
+        *next_back++ = pull_back(f, like, e, layer - 1, g, next, batch, NULL);
+        g = next;
+        next += (size_t)batch * rows_of(argument(f, layer));
+      }
     }
-    next += count;
+    multiply_by_rows(back);
+    multiply_by_panels(sums);
   }
-  multiply(products, 2 * depth, count);
-  free(products);
+  free(back.products);
+  free(sums.products);
   return NULL;
 }

@@ -26,7 +26,7 @@ from jax import Array
 
 SOURCE = Path(__file__).with_name("perceptron.c")
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-pthread")
-HANDLERS = ("maxent_forward", "maxent_backward", "maxent_gradients")
+HANDLERS = ("maxent_forward", "maxent_to_input", "maxent_gradients")
 MOST_THREADS = 8
 """More have too little to do in one product of the usual size."""
 
@@ -48,23 +48,28 @@ def perceptron(x: Array, weights: Arrays, biases: Arrays) -> Array:
 
     What differs between networks under `vmap` has a leading axis, and what they share is not copied.
     """
-    return _forward(x, weights, biases)[0]
+    return _layers(x, weights, biases, keep=False)[0]
+
+
+def _layers(x: Array, weights: Arrays, biases: Arrays, keep: bool) -> Sequence[Array]:
+    """The output and, if they are to be kept, the hidden layers' activations."""
+    *hidden, output = [_like(*x.shape[:-1], weight.shape[-1]) for weight in weights]
+    arrays = [array for layer in zip(weights, biases, strict=True) for array in layer]
+    return _call("maxent_forward", (output, *hidden) if keep else (output,), x, *arrays)
 
 
 def _forward(x: Array, weights: Arrays, biases: Arrays) -> tuple[Array, tuple[Array, Arrays, Arrays]]:
-    *hidden, output = [_like(*x.shape[:-1], weight.shape[-1]) for weight in weights]
-    layers = [array for layer in zip(weights, biases, strict=True) for array in layer]
-    y, *activations = _call("maxent_forward", (output, *hidden), x, *layers)
+    y, *activations = _layers(x, weights, biases, keep=True)
     return y, (x, weights, tuple(activations))
 
 
 def _backward(kept: tuple[Array, Arrays, Arrays], gradient: Array) -> tuple[Array, Arrays, Arrays]:
-    """Three calls, each left out by XLA where nobody looks at what it gives."""
+    """Two calls, each left out by XLA where nobody looks at what it gives."""
     x, weights, activations = kept
-    deltas = (*_call("maxent_backward", _likes(activations), gradient, *weights[1:], *activations), gradient)
-    (to_input,) = _call("maxent_backward", _likes((x,)), deltas[0], weights[0])
+    arguments = gradient, *weights, x, *activations
+    (to_input,) = _call("maxent_to_input", (_like(*x.shape),), *arguments)
     shapes = [shape for weight in weights for shape in (weight.shape, weight.shape[-1:])]
-    gradients = _call("maxent_gradients", tuple(_like(*shape) for shape in shapes), x, *activations, *deltas)
+    gradients = _call("maxent_gradients", tuple(_like(*shape) for shape in shapes), *arguments)
     return to_input, tuple(gradients[0::2]), tuple(gradients[1::2])
 
 
@@ -77,10 +82,6 @@ def _call(name: str, results: tuple[jax.ShapeDtypeStruct, ...], *arguments: Arra
 
 def _like(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-
-def _likes(arrays: Arrays) -> tuple[jax.ShapeDtypeStruct, ...]:
-    return tuple(_like(*array.shape) for array in arrays)
 
 
 @cache
