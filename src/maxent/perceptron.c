@@ -206,10 +206,12 @@ static inline __attribute__((always_inline)) void tile(
       y[r][v] = sum[r][v];
       for (int w = 1; w < ways; w++) y[r][v] += sum[w * rows + r][v];
     }
+#pragma GCC unroll 8
   for (int r = 0; r < rows; r++) {
     const long row = row_of(p, i + r);
     float *c = (p->c ? p->c + row * p->n : block->c + (long)(i + r - block->first) * p->n) + column;
     const float *mask = p->mask ? p->mask + row * p->n + column : NULL;
+#pragma GCC unroll 2
     for (int v = 0; v < vecs; v++) {
       const int count = v < vecs - 1 ? LANES : last;
       if (p->relu) y[r][v] = (vec)((bits)y[r][v] & ~(y[r][v] < 0));
