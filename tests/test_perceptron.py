@@ -194,6 +194,32 @@ def test_several_threads_may_compute_at_once() -> None:
     assert not wrong
 
 
+ENDING = """
+import os, threading, jax, jax.numpy as jnp
+from maxent import perceptron
+assert perceptron.applies("relu", False)
+sizes, x = (16, 256, 256, 1), jnp.ones((4096, 16))
+weights = tuple(jnp.ones(shape) for shape in zip(sizes, sizes[1:]))
+gradient = jax.jit(jax.grad(lambda weights: perceptron.perceptron(x, weights, tuple(map(jnp.zeros, sizes[1:]))).sum()))
+def bytes_after(threads):
+    for _ in range(threads):
+        thread = threading.Thread(target=lambda: jax.block_until_ready(gradient(weights)))
+        thread.start()
+        thread.join()
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+before = bytes_after(40)
+assert bytes_after(40) - before < 200e6  # 40 times 9 MB otherwise
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="nothing says how much memory there is")
+def test_a_thread_that_ends_gives_its_memory_back() -> None:
+    """XLA computes on the thread that asks where it finds a program small."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("XLA_", "JAX_", "PJRT_"))}
+    subprocess.run([sys.executable, "-c", ENDING], check=True, env=environment)
+
+
 def test_denormal_numbers_are_0_on_every_thread() -> None:
     """As XLA has them: a hidden unit that some thread took for positive would have a gradient."""
     first = networks.Linear(jnp.full((64, 256), 1e-20), jnp.zeros(256))

@@ -28,6 +28,39 @@ enum { PANEL = 2 * LANES };
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4)));
 typedef int32_t bits __attribute__((vector_size(LANES * 4), aligned(4)));
 
+// ---- Memory of a thread's own, which it keeps until it ends --------------------------------------------------------
+
+enum { PANEL_COPY, PANEL_COPIES, HIDDEN, KINDS };  // for a panel, for those of all products, for what lies between two
+
+typedef struct {
+  float *start[KINDS];
+  size_t size[KINDS];
+} memories;
+
+static pthread_key_t ending;
+
+static void release(void *own) {
+  memories *m = own;
+  for (int kind = 0; kind < KINDS; kind++) free(m->start[kind]);
+  free(m);
+}
+
+static float *floats(size_t count) {
+  float *start = aligned_alloc(64, (count * sizeof(float) + 64) / 64 * 64);
+  if (!start) abort();
+  return start;
+}
+
+static float *memory(int kind, size_t count) {
+  static _Thread_local memories *own;
+  if (!own && (!(own = calloc(1, sizeof(memories))) || pthread_setspecific(ending, own))) abort();
+  if (count > own->size[kind]) {
+    free(own->start[kind]);
+    own->start[kind] = floats(own->size[kind] = count);
+  }
+  return own->start[kind];
+}
+
 // ---- Threads ------------------------------------------------------------------------------------------------------
 
 enum { MOST_TASKS = 1 << 19, MOST_SHARES = 64, AWAKE_NANOSECONDS = 30000, MOST_NANOSECONDS = 1000000 };
@@ -37,7 +70,7 @@ static struct {
   pthread_cond_t woken;
   atomic_int sleepers, done;
   // Of each thread's share of the tasks: which job it is (24 bits), where the share ends (20), the next task (20). They
-  // are taken together, so that a helper that comes late cannot take a task of another job.
+  // are taken together: a helper that comes late finds either no task, or one of the next job, with all that belongs to it.
   struct { _Alignas(64) atomic_uint_fast64_t ticket; } shares[MOST_SHARES];
   void (*run)(const void *job, int task);
   const void *job;
@@ -61,14 +94,14 @@ static void pause_briefly(void) {
 
 // Its own share first, which lies where that thread's cache has the networks' other arrays, and then what others left.
 static void take_tasks(int thread) {
-  int any = !thread;
+  uint64_t job = UINT64_MAX;
   for (int i = 0; i <= pool.helpers; i++)
     for (;;) {
       uint64_t ticket = atomic_fetch_add(&pool.shares[(thread + i) % (pool.helpers + 1)].ticket, 1);
       int next = ticket & 0xfffff, end = (ticket >> 20) & 0xfffff;
       if (next >= end) break;
-      if (!any) fesetenv(&pool.environment);
-      any = 1;
+      if (thread && job != ticket >> 40) fesetenv(&pool.environment);
+      job = ticket >> 40;
       pool.run(pool.job, next);
       atomic_fetch_add(&pool.done, 1);
     }
@@ -94,11 +127,14 @@ static void *help(void *thread) {
   return NULL;
 }
 
-// So many threads in all, the caller's own included. To be called once.
+// So many threads in all, the caller's own included. To be called once. What a thread that cannot be made should do, the
+// others do.
 void maxent_start(int threads) {
-  for (; pool.helpers < threads - 1; pool.helpers++) {
+  if (pthread_key_create(&ending, release)) abort();
+  pool.helpers = threads - 1;
+  for (intptr_t i = 1; i < threads; i++) {
     pthread_t thread;
-    if (pthread_create(&thread, NULL, help, (void *)(intptr_t)(pool.helpers + 1))) return;
+    if (pthread_create(&thread, NULL, help, (void *)i)) return;
     pthread_detach(thread);
   }
 }
@@ -314,22 +350,6 @@ static void multiply_column(const product *p, const block *b) {
   }
 }
 
-// Memory of a thread's own, which it keeps: for a panel, for those of all products, for what one product hands on to the
-// next, and for the hidden layers' gradients.
-enum { PANEL_COPY, PANEL_COPIES, HIDDEN, GRADIENTS, KINDS };
-
-static float *memory(int kind, size_t floats) {
-  static _Thread_local float *owned[KINDS];
-  static _Thread_local size_t size[KINDS];
-  size_t needed = (floats * sizeof(float) + 4095) / 4096 * 4096;
-  if (needed > size[kind]) {
-    free(owned[kind]);
-    owned[kind] = aligned_alloc(4096, size[kind] = needed);
-    if (!owned[kind]) abort();
-  }
-  return owned[kind];
-}
-
 static void multiply_panel(const product *p, const block *b, int column) {
   if (is_column(p)) {
     multiply_column(p, b);
@@ -356,15 +376,16 @@ static void multiply_panel(const product *p, const block *b, int column) {
 
 // ---- Products of many networks -------------------------------------------------------------------------------------
 
-// Rows of a task; multiplications from which on it pays to share them, and how many a copied float takes the time of;
-// floats that a core's cache holds.
-enum { BLOCK = 64, SHARED = 1 << 17, A_COPY = 10, CACHE = 1 << 18 };
+// Blocks of rows that a batch has at least, if it has the rows, and most tiles of one; multiplications from which on it
+// pays to share them, and how many a copied float takes the time of; floats that a core's cache holds.
+enum { BLOCKS = 8, MOST_TILES = 8, SHARED = 1 << 17, A_COPY = 10, CACHE = 1 << 18 };
 
 // Of each of several networks so many products: products[e * count + i] is the i-th of network e.
 typedef struct {
   product *products;
   int count, networks;
-  int panels, blocks, widest;  // at most, of a product
+  int panels, rows, widest;  // at most, of a product
+  int block;                 // rows of a task: whole tiles, so that it changes no bit
   int64_t work;
 } list;
 
@@ -375,8 +396,8 @@ static list products_of(int count, int networks) {
 }
 
 // As many networks as have their arrays of so many floats each in the cache together, and at least one a thread.
-static int at_once(size_t floats, int networks) {
-  const int threads = pool.helpers + 1, groups = least((floats * networks + CACHE - 1) / CACHE, networks);
+static int at_once(size_t each, int networks) {
+  const int threads = pool.helpers + 1, groups = least((each * networks + CACHE - 1) / CACHE, networks);
   const int even = groups ? (networks + groups - 1) / groups : networks;
   return least((even + threads - 1) / threads * threads, networks);
 }
@@ -396,27 +417,31 @@ static void copy_task(const void *job, int task) {
   if (column < p->n && p->panels) copy_panel(p, column, p->panels + (long)column * p->k);
 }
 
+static int blocks_of(const list *l) { return (l->rows + l->block - 1) / l->block; }
+
 static void rows_task(const void *job, int task) {
   const list *l = job;
-  const size_t half = (size_t)BLOCK * l->widest;
+  const size_t half = (size_t)l->block * l->widest;
+  const int blocks = blocks_of(l), network = task / blocks;
   float *own = memory(HIDDEN, 2 * half);
   for (int i = 0; i < l->count; i++) {
-    const product *p = &l->products[task / l->blocks * l->count + i];
-    block b = {.first = task % l->blocks * BLOCK, .a = own + (i + 1) % 2 * half, .c = own + i % 2 * half};
-    b.count = least(p->m - b.first, BLOCK);
+    const product *p = &l->products[network * l->count + i];
+    block b = {.first = task % blocks * l->block, .a = own + (i + 1) % 2 * half, .c = own + i % 2 * half};
+    b.count = least(p->m - b.first, l->block);
     for (int column = 0; b.count > 0 && column < p->n; column += PANEL) multiply_panel(p, &b, column);
   }
 }
 
 static void measure(list *l) {
-  l->panels = l->blocks = l->widest = l->work = 0;
+  l->panels = l->rows = l->widest = l->work = 0;
   for (int i = 0; i < l->count * l->networks; i++) {
     const product *p = &l->products[i];
     l->panels = most(l->panels, (p->n + PANEL - 1) / PANEL);
-    l->blocks = most(l->blocks, (p->m + BLOCK - 1) / BLOCK);
+    l->rows = most(l->rows, p->m);
     l->widest = most(l->widest, p->n);
     l->work += (int64_t)p->m * p->n * p->k;
   }
+  l->block = ROWS * least(most(1, (l->rows + BLOCKS * ROWS - 1) / (BLOCKS * ROWS)), MOST_TILES);
 }
 
 static void share(const list *l, int64_t work, void (*run)(const void *, int), int tasks) {
@@ -435,10 +460,11 @@ static size_t panel_floats(const product *p) { return (size_t)p->k * ((p->n + LA
 
 // Products whose rows need only those rows of the network's product before, by blocks of rows.
 static void multiply_by_rows(list all) {
-  size_t floats = 0;
-  for (int i = 0; i < all.count; i++) floats += panel_floats(&all.products[i]);
-  const int many = at_once(floats, all.networks);
-  float *panels = memory(PANEL_COPIES, floats * many);
+  if (!all.networks) return;
+  size_t each = 0;
+  for (int i = 0; i < all.count; i++) each += panel_floats(&all.products[i]);
+  const int many = at_once(each, all.networks);
+  float *panels = memory(PANEL_COPIES, each * many);
   for (int begin = 0; begin < all.networks; begin += many) {
     list l = all;
     l.products += begin * all.count;
@@ -452,7 +478,7 @@ static void multiply_by_rows(list all) {
       next += panel_floats(p);
     }
     share(&l, (next - panels) * A_COPY, copy_task, l.networks * l.count * l.panels);
-    share(&l, l.work, rows_task, l.networks * l.blocks);
+    share(&l, l.work, rows_task, l.networks * blocks_of(&l));
   }
 }
 
@@ -586,7 +612,7 @@ XLA_FFI_Error *maxent_gradients(frame *f) {
   size_t hidden = 0;
   for (int layer = 1; layer < depth; layer++) hidden += (size_t)batch * rows_of(argument(f, 1 + layer));
   const int many = at_once(hidden, all);
-  float *own = memory(GRADIENTS, hidden * many);
+  float *own = floats(hidden * many);
   list back = products_of(depth - 1, many), sums = products_of(depth, many);
   for (int begin = 0; begin < all; begin += many) {
     back.networks = sums.networks = least(many, all - begin);
@@ -605,6 +631,7 @@ XLA_FFI_Error *maxent_gradients(frame *f) {
     multiply_by_rows(back);
     multiply_by_panels(sums);
   }
+  free(own);
   free(back.products);
   free(sums.products);
   return NULL;
