@@ -1,5 +1,7 @@
 """Environments as rows: spaces survive, actions reach the bounds, ends are what they are, faults are named."""
 
+import os
+import sys
 import textwrap
 
 import gymnasium
@@ -595,3 +597,15 @@ def test_an_instance_that_cannot_be_copied_is_named():
 def test_a_time_limit_holds_for_whatever_was_named(env):
     factory = Factory(env if env is not tiny.Clock else lambda: tiny.Clock(50), max_episode_steps=6)
     assert [limit(factory()), limit(factory())] == [6, 6]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is always one")
+@pytest.mark.parametrize("screen", ["", ":0"])
+def test_without_a_screen_pygame_is_told_to_look_for_none(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would say aloud that it found none."""
+    for name in ("WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DISPLAY", screen)
+    Factory("Pendulum-v1")().close()
+    assert os.environ.get("SDL_VIDEODRIVER") == (None if screen else "dummy")

@@ -240,7 +240,9 @@ def _hint(message: str) -> str:
 
 
 def _prepare(name: str) -> None:
-    """Before MuJoCo is imported: choose a renderer that works without a screen, and keep its log file away."""
+    """Before MuJoCo or Pygame is imported: choose what draws without a screen, and keep MuJoCo's log file away."""
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Pygame's, which looks for a screen aloud
     if sys.platform == "linux" and not os.environ.get("DISPLAY") and "MUJOCO_GL" not in os.environ:
         for renderer, library in (("egl", "EGL"), ("osmesa", "OSMesa")):
             if ctypes.util.find_library(library):
