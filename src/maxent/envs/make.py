@@ -239,9 +239,14 @@ def _hint(message: str) -> str:
     return " ".join(message.split())
 
 
+def has_screen() -> bool:
+    """Whether a window could be shown; elsewhere than on Linux there is always one."""
+    return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
 def _prepare(name: str) -> None:
     """Before MuJoCo or Pygame is imported: choose what draws without a screen, and keep MuJoCo's log file away."""
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    if not has_screen():
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Pygame's, which looks for a screen aloud
     if sys.platform == "linux" and not os.environ.get("DISPLAY") and "MUJOCO_GL" not in os.environ:
         for renderer, library in (("egl", "EGL"), ("osmesa", "OSMesa")):

@@ -4,8 +4,6 @@ A video is MP4 where imageio-ffmpeg is installed, else an animated GIF. It is wr
 """
 
 import importlib.util
-import os
-import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +12,7 @@ import gymnasium
 import numpy as np
 
 from maxent.envs.contract import Episode
-from maxent.envs.make import Factory
+from maxent.envs.make import Factory, has_screen
 from maxent.errors import ConfigError
 from maxent.run import folder
 from maxent.run.policy import Policy
@@ -152,7 +150,7 @@ def show(policy: Policy, episodes: int = 1, seed: int | None = None) -> list[Epi
     Raises:
         ConfigError: where there is no screen, or the environment opens no window.
     """
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    if not has_screen():
         raise ConfigError("there is no screen (DISPLAY is not set): record a video instead with `maxent record`")
     env = rendering(policy.factory, "human")
     return policy.play(episodes, seed, make=lambda: env, parallel=1)
