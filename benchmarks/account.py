@@ -6,7 +6,7 @@ Scans of fifty updates of SAC on a full replay of a hundred thousand HalfCheetah
 transitions are timed without a profile, and then traced. Each kernel of the compiled program is looked up in its text,
 which names the function that it comes from. All is computed on one thread: of a kernel that several share, a profile
 shows one thread's part alone. What no kernel uses of the time is spent on starting them. Tracing slows small kernels
-down, so the table gives the traced time too. The products of perceptron.c have biases and activations in them.
+down, so the table gives the traced time too. The products of native.c have biases and activations in them.
 
 The list of one update's matrix products alone, from speed.py, is timed in the same process. The tables go to
 benchmarks/results/account-<processor>.json too, one for each width; a width that is not measured again stays.
@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=256, help="units of both layers")
     parser.add_argument("--updates", type=int, default=100, help="in a block")
     arguments = parser.parse_args()
-    os.sched_setaffinity(0, [max(os.sched_getaffinity(0))])  # perceptron.c has as many threads as there are cores
+    os.sched_setaffinity(0, [max(os.sched_getaffinity(0))])  # native.c has as many threads as there are cores
     record = measure(arguments.hidden, arguments.updates)
     print(record["ms"], "ms; traced", record["ms_traced"])
     for name, entry in record["thread_ms"].items():

@@ -5,7 +5,7 @@
 Every case runs in two processes at once, one with each number of threads, and they are asked for blocks in turn while
 the other waits. What counts is the ratio of two neighbouring blocks: its geometric mean over the rounds, and its
 standard error. maxent.devices.SHARED, the number of multiplications up to which one thread is taken, is from here. It
-is for networks that XLA multiplies, so maxent.perceptron is given no compiler.
+is for networks that XLA multiplies, so maxent.native is given no compiler.
 The table goes to benchmarks/results/threads.json too.
 """
 

@@ -253,7 +253,7 @@ def test_whatever_is_wrong_in_a_manifest_is_a_checkpoint_error(saved):
     assert seen == []
 
 
-@pytest.mark.parametrize(("key", "value"), [("version", 5), ("version", 3), ("format", "other")])
+@pytest.mark.parametrize(("key", "value"), [("version", 6), ("version", 4), ("format", "other")])
 def test_another_format_is_refused(saved, key, value):
     manifest = json.loads((saved / checkpoint.MANIFEST).read_text())
     (saved / checkpoint.MANIFEST).write_text(json.dumps(manifest | {key: value}))

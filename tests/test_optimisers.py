@@ -1,4 +1,4 @@
-"""Adam with a traced learning rate is the published Adam; clipping and decay do what they say."""
+"""Adam with a traced learning rate is the published Adam, computed by XLA or by native.c; clipping and decay work."""
 
 from functools import partial
 
@@ -10,15 +10,34 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose, assert_array_equal
 
-from maxent import optimisers
+from maxent import native, optimisers
+from maxent.optimisers import Adam
 from maxent.types import Tree
 
 PARAMS = {"a": np.array([1.0, -2.0, 0.5], np.float32), "b": np.array(3.0, np.float32)}
 
 
+SHAPES = {"critics": (2, 23, 40), "wide": (130, 140), "none": (0,), "number": (), "last": (17,)}
+"""More numbers than one task of native.c has, in arrays that begin and end within tasks."""
+
+
+@pytest.fixture(autouse=True, params=["", "cc"])
+def compiler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Without one XLA computes it."""
+    monkeypatch.setenv("CC", request.param)
+    if request.param and not native.available():
+        pytest.skip("no C compiler here")
+    one_step.clear_cache()
+    return request.param
+
+
 def gradient(i: int, scale: float = 1.0) -> Tree:
-    rng = np.random.default_rng(i)
-    return {name: np.float32(scale * rng.standard_normal(x.shape)) for name, x in PARAMS.items()}
+    return drawn(i, {name: x.shape for name, x in PARAMS.items()}, scale)
+
+
+def drawn(seed: int, shapes: dict[str, tuple[int, ...]], scale: float = 1.0) -> Tree:
+    rng = np.random.default_rng(seed)
+    return {name: np.float32(scale * rng.standard_normal(shape)) for name, shape in shapes.items()}
 
 
 def norm(tree: Tree) -> float:
@@ -26,7 +45,7 @@ def norm(tree: Tree) -> float:
 
 
 def descend(steps: int, max_grad_norm: float = 0.0, scale: float = 1.0) -> Tree:
-    params, state = PARAMS, optimisers.adam(max_grad_norm).init(PARAMS)
+    params, state = PARAMS, Adam(max_grad_norm).init(PARAMS)
     for i in range(steps):
         params, state = one_step(max_grad_norm, 0.1, gradient(i, scale), state, params)
     return params
@@ -34,19 +53,62 @@ def descend(steps: int, max_grad_norm: float = 0.0, scale: float = 1.0) -> Tree:
 
 @partial(jax.jit, static_argnums=0)
 def one_step(max_grad_norm: float, rate: float, gradient: Tree, state: Tree, params: Tree) -> tuple[Tree, Tree]:
-    return optimisers.step(optimisers.adam(max_grad_norm), rate, gradient, state, params)
+    return Adam(max_grad_norm).step(rate, gradient, state, params)
+
+
+def by_hand(start: np.ndarray, gradients: list[np.ndarray], rate: float) -> np.ndarray:
+    """Algorithm 1 of arXiv 1412.6980 in float64."""
+    x, m, v = np.float64(start), 0.0, 0.0
+    for t, g in enumerate(map(np.float64, gradients), 1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        x = x - rate * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    return x
 
 
 def test_steps_are_adams_by_hand() -> None:
-    """Algorithm 1 of arXiv 1412.6980, bias corrections included, over several steps."""
+    """Bias corrections included, over several steps."""
     found = descend(5)
     for name, start in PARAMS.items():
-        x, m, v = np.float64(start), 0.0, 0.0
-        for t in range(1, 6):
-            g = np.float64(gradient(t - 1)[name])
-            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-            x = x - 0.1 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
-        assert_allclose(found[name], x, atol=1e-5)
+        assert_allclose(found[name], by_hand(start, [gradient(t)[name] for t in range(5)], 0.1), atol=1e-5)
+
+
+def test_members_of_any_shape_step_as_each_does_alone(compiler: str) -> None:
+    """With rates of their own; by native.c to the bit, since it sums nothing. What is given stays as it was."""
+    members, rates = [drawn(i, SHAPES) for i in range(3)], np.float32([0.1, 0.01, 0.0])
+    params, adam = jax.tree.map(lambda *x: jnp.stack(x), *members), Adam()
+    before, state = jax.tree.map(np.array, params), jax.vmap(adam.init)(params)
+    step = jax.jit(jax.vmap(adam.step))
+    together, gradients = params, [[drawn(10 * t + i, SHAPES) for i in range(3)] for t in range(4)]
+    for each in gradients:
+        together, state = step(rates, jax.tree.map(lambda *x: np.stack(x), *each), state, together)
+    jax.tree.map(assert_array_equal, params, before)
+    for i, start in enumerate(members):
+        alone, memory = start, adam.init(start)
+        for each in gradients:
+            alone, memory = one_step(0.0, rates[i], each[i], memory, alone)
+        for name in SHAPES:
+            expected = by_hand(start[name], [each[i][name] for each in gradients], float(rates[i]))
+            assert_allclose(together[name][i], expected, atol=1e-5)
+            assert_allclose(together[name][i], alone[name], atol=0 if compiler else 1e-6)
+
+
+def test_whether_native_c_steps_is_told_by_the_program(compiler: str) -> None:
+    """Of float32 on a CPU; in place, where the arrays are given away: no array is copied."""
+    params = drawn(0, SHAPES)
+    state = Adam().init(params)
+    program = jax.jit(Adam().step, donate_argnums=(2, 3)).lower(np.float32(0.1), params, state, params).compile()
+    assert program.as_text().count('"maxent_adam"') == bool(compiler)
+    if compiler:
+        assert program.memory_analysis().temp_size_in_bytes < state.mu.nbytes / 10
+    half = jax.tree.map(jnp.float16, params)
+    text = jax.jit(Adam().step).lower(np.float16(0.1), half, Adam().init(half), half).as_text()
+    assert "maxent_adam" not in text
+
+
+def test_a_gradient_that_is_not_finite_is_not_hidden() -> None:
+    wrong = gradient(0) | {"b": np.float32(np.nan)}
+    params, _ = one_step(0.0, 0.1, wrong, Adam().init(PARAMS), PARAMS)
+    assert np.isnan(params["b"]) and np.isfinite(params["a"]).all()
 
 
 @pytest.mark.parametrize("max_grad_norm", [0.0, 0.7])
@@ -65,8 +127,8 @@ def test_a_long_gradient_is_cut_to_the_norm_and_a_short_one_kept() -> None:
     """The direction stays, over all arrays together; Adam's first moment shows what it was given."""
     for scale, kept in ((100.0, 0.5), (1e-3, None)):
         g = gradient(0, scale)
-        _, state = one_step(0.5, 0.1, g, optimisers.adam(0.5).init(PARAMS), PARAMS)
-        given = ravel_pytree(PARAMS)[1](optax.tree_utils.tree_get(state, "mu") / 0.1)
+        _, state = one_step(0.5, 0.1, g, Adam(0.5).init(PARAMS), PARAMS)
+        given = ravel_pytree(PARAMS)[1](state.mu / 0.1)
         assert_allclose(norm(given), kept or norm(g), rtol=1e-5)
         for name in PARAMS:
             assert_allclose(given[name] / norm(given), g[name] / norm(g), rtol=1e-5)
@@ -79,7 +141,7 @@ def test_without_a_norm_nothing_is_cut() -> None:
 
 def test_a_rate_of_zero_stands_still() -> None:
     """To the bit."""
-    params, _ = one_step(0.0, 0.0, gradient(0), optimisers.adam().init(PARAMS), PARAMS)
+    params, _ = one_step(0.0, 0.0, gradient(0), Adam().init(PARAMS), PARAMS)
     jax.tree.map(assert_array_equal, params, PARAMS)
 
 

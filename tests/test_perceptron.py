@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from numpy.testing import assert_allclose, assert_array_equal
 
-from maxent import networks, perceptron
+from maxent import native, networks
 from maxent.config import SACConfig
 from maxent.networks import MLP
 from maxent.types import Tree
 
-pytestmark = pytest.mark.skipif(not perceptron.applies("relu", False), reason="no C compiler here")
+pytestmark = pytest.mark.skipif(not native.available(), reason="no C compiler here")
 
 SIZES = st.sampled_from([1, 2, 3, 5, 8, 15, 16, 17, 31, 32, 33, 64, 70])
 
@@ -111,17 +111,11 @@ def test_members_get_what_each_gets_alone(name: str) -> None:
 @pytest.mark.usefixtures("without_compiler")
 def test_without_a_compiler_xla_computes_the_same() -> None:
     critics, x = ensemble(0, 2, 7, (40, 33)), jax.random.normal(jax.random.key(1), (50, 7))
-    assert not perceptron.applies("relu", False)
+    assert not native.available()
     program = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(critics, x)
     assert "maxent_" not in program.as_text()
     value, (gradient, to_x) = program.compile()(critics, x)
     close((value, gradient, to_x), by_hand(critics, wide(x)))
-
-
-@pytest.mark.parametrize("compiler", ["false", "no-such-compiler", "'"])
-def test_a_compiler_that_fails_is_none(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CC", compiler)
-    assert not perceptron.applies("relu", False)
 
 
 @pytest.mark.parametrize(("activation", "layer_norm"), [("tanh", False), ("relu", True)])
@@ -129,7 +123,7 @@ def test_networks_of_another_kind_are_left_to_xla(activation: str, layer_norm: b
     config = SACConfig(hidden_sizes=(8,), layer_norm=layer_norm)
     critics = networks.init_ensemble(jax.random.key(0), 2, 3, config)
     text = jax.jit(networks.ensemble_q, static_argnums=3).lower(critics, jnp.ones((4, 2)), jnp.ones((4, 1)), activation)
-    assert not perceptron.applies(activation, layer_norm) and "maxent_" not in text.as_text()
+    assert "maxent_" not in text.as_text()
 
 
 def test_numbers_that_are_not_finite_are_not_hidden() -> None:
@@ -145,7 +139,7 @@ def test_what_nobody_looks_at_is_not_computed() -> None:
     critics, x = ensemble(0, 2, 7, (40, 33)), jnp.ones((50, 7))
     for argument, expected in ((0, (1, 0, 1)), (1, (1, 1, 0))):
         text = jax.jit(jax.grad(loss, argnums=argument)).lower(critics, x).compile().as_text()
-        assert tuple(text.count(f'custom_call_target="{name}"') for name in perceptron.HANDLERS) == expected
+        assert tuple(text.count(f'custom_call_target="{name}"') for name in native.HANDLERS[:-1]) == expected
 
 
 GRADIENT = """
@@ -153,8 +147,8 @@ import hashlib, os, sys
 if len(sys.argv) > 1: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import jax, numpy as np, jax.numpy as jnp
 sys.path.insert(0, "tests")
-from test_perceptron import ensemble, loss, networks, perceptron
-assert perceptron.applies("relu", False)
+from test_perceptron import ensemble, loss, native, networks
+assert native.available()
 critics, x = ensemble(0, 2, 23, (256, 256)), jax.random.normal(jax.random.key(1), (256, 23))
 found = jax.jit(jax.grad(loss, argnums=(0, 1)))
 for _ in range(20): result = found(critics, x)
@@ -196,8 +190,8 @@ def test_several_threads_may_compute_at_once() -> None:
 
 ENDING = """
 import os, threading, jax, jax.numpy as jnp
-from maxent import perceptron
-assert perceptron.applies("relu", False)
+from maxent import native, perceptron
+assert native.available()
 sizes, x = (16, 256, 256, 1), jnp.ones((4096, 16))
 weights = tuple(jnp.ones(shape) for shape in zip(sizes, sizes[1:]))
 gradient = jax.jit(jax.grad(lambda weights: perceptron.perceptron(x, weights, tuple(map(jnp.zeros, sizes[1:]))).sum()))
@@ -235,43 +229,3 @@ def test_a_batch_may_be_empty() -> None:
     value, gradient = jax.jit(jax.value_and_grad(loss))(critics, jnp.ones((0, 7)))
     assert value == 0 and values(critics, jnp.ones((0, 7))).shape == (2, 0, 1)
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient))
-
-
-TOGETHER = """
-import threading
-from maxent import perceptron
-found = []
-threads = [threading.Thread(target=lambda: found.append(perceptron.applies("relu", False))) for _ in range(4)]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
-import os, jax.numpy as jnp
-os.environ["CC"] = "cc -DOTHER"
-assert found == [True] * 4 and perceptron.applies("relu", False) and jnp.ones(3).sum() == 3
-"""
-
-
-def test_threads_and_compilers_may_ask_at_once() -> None:
-    """XLA takes one library: a second one would end its CPU."""
-    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-    subprocess.run([sys.executable, "-c", TOGETHER], check=True, env=environment)
-
-
-def test_what_was_compiled_is_kept(tmp_path: Path) -> None:
-    """For this processor, this source and this JAX; a second process compiles nothing, but for a damaged file."""
-    code = "from maxent import perceptron; assert perceptron.applies('relu', False)"
-    environment, kept = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path)}, []
-    for damaged in (False, False, True):
-        if damaged:
-            kept[0][0].write_bytes(b"")
-        subprocess.run([sys.executable, "-c", code], check=True, env=environment)
-        (file,) = tmp_path.iterdir()
-        kept.append((file, file.stat().st_mtime_ns, file.stat().st_size))
-    assert kept[0] == kept[1] and kept[2][1] > kept[1][1] and kept[2][2] == kept[1][2]
-
-
-@pytest.mark.parametrize("folder", ["/dev/null/no", "gs://bucket/cache"])
-def test_where_nothing_can_be_kept_it_is_compiled_each_time(folder: str, tmp_path: Path) -> None:
-    code = "from maxent import perceptron; assert perceptron.applies('relu', False)"
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": folder}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=tmp_path)
-    assert not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ from numpy.testing import assert_array_equal
 
 import maxent
 import tiny
-from maxent import perceptron, registry
+from maxent import native, registry
 from maxent.config import TrainConfig
 from maxent.envs.contract import Episode
 from maxent.envs.host import HostEnvs
@@ -328,7 +328,7 @@ PARAMETER = r"member 0 \(seed 0\) at step 150: a parameter is not finite; often 
         ("", "critics_opt", POLICY),
         ("", "moments", PARAMETER),
         ("cc", "log_temperature", POLICY),
-        # XLA multiplies the gradient 0 of a row by weights that are NaN; perceptron.c leaves the row out.
+        # XLA multiplies the gradient 0 of a row by weights that are NaN; native.c leaves the row out.
         ("cc", "target_critics", CRITICS),
         ("cc", "critics_opt", CRITICS),
         ("cc", "moments", PARAMETER),
@@ -336,7 +336,7 @@ PARAMETER = r"member 0 \(seed 0\) at step 150: a parameter is not finite; often 
 )
 def test_a_fault_stops_the_run_with_the_last_checkpoint_from_before(compiler, part, expected, tmp_path, monkeypatch):
     monkeypatch.setenv("CC", compiler)
-    if compiler and not perceptron.applies("relu", layer_norm=False):
+    if compiler and not native.available():
         pytest.skip("no C compiler here")
     run = begin(tmp_path / "run", "sac", "Pendulum-v1", REPLAY)
     run.learn(100)

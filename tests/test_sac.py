@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 from numpy.testing import assert_allclose, assert_array_equal
@@ -118,7 +117,7 @@ def plain_critics(critics: MLP) -> reference.Arrays:
 
 def first_moments(opt: Any, params: Any) -> Any:
     """After one update Adam's first moment, one flat vector, is 0.1 times the gradient: the gradient."""
-    return ravel_pytree(params)[1](optax.tree_utils.tree_get(opt, "mu") / 0.1)
+    return ravel_pytree(params)[1](opt.mu / 0.1)
 
 
 def plain_gradients(state: State) -> dict[str, reference.Arrays]:

@@ -152,8 +152,8 @@ def test_updates_are_the_papers(options: dict[str, Any], float64: None) -> None:
 
 def first_moments(state: State) -> dict[str, Arrays]:
     learned = (state.policy, state.policy_opt), (state.critics, state.critics_opt)
-    policy, critics = (ravel_pytree(params)[1](opt[-1].mu) for params, opt in learned)
-    temperature = state.temperature_opt[-1].mu[0]
+    policy, critics = (ravel_pytree(params)[1](opt.mu) for params, opt in learned)
+    temperature = state.temperature_opt.mu[0]
     return {"policy": plain(policy), "critics": plain_critics(critics), "temperature": {"log": temperature}}
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from maxent import devices, perceptron
+from maxent import devices, native
 from maxent.config import TrainConfig
 from maxent.errors import ConfigError
 from maxent.run import driver, folder
@@ -132,14 +132,14 @@ print(sum(path.read_text().startswith("tf_XLAEigen") for path in Path("/proc/sel
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads are counted in /proc")
 @pytest.mark.parametrize(
     ("width", "wished", "compiler", "threads"),
-    [(64, None, "", 1), (129, None, "", "all"), (64, "3", "", 3), (129, None, "cc", "all, or 1 beside perceptron.c")],
+    [(64, None, "", 1), (129, None, "", "all"), (64, "3", "", 3), (129, None, "cc", "all, or 1 beside native.c")],
 )
 def test_small_networks_compute_on_one_thread(width, wished, compiler, threads):
     """And all that have threads of their own."""
     environment = {name: value for name, value in os.environ.items() if name != devices.THREADS}
     environment |= {devices.THREADS: wished} if wished else {}
-    if threads == "all, or 1 beside perceptron.c":
-        threads = 1 if perceptron.applies("relu", False) else "all"
+    if threads == "all, or 1 beside native.c":
+        threads = 1 if native.available() else "all"
     command = [sys.executable, "-c", THREADS, str(width)]
     environment |= {"JAX_PLATFORMS": "cpu", "CC": compiler}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -139,7 +139,7 @@ def test_updates_are_the_papers(options: dict[str, Any], float64: None) -> None:
         assert_close(metrics, expected, rtol=1e-6, atol=1e-8)
         if index == 0 and not config.max_grad_norm:
             learned = (state.sampler, state.sampler_opt), (state.critics, state.critics_opt)
-            first = [ravel_pytree(params)[1](opt[-1].mu / 0.1) for params, opt in learned]
+            first = [ravel_pytree(params)[1](opt.mu / 0.1) for params, opt in learned]
             assert_close(plain(first[0]), gradients["sampler"], rtol=1e-7, atol=1e-10)
             assert_close(plain_critics(first[1]), gradients["critics"], rtol=1e-7, atol=1e-10)
         assert_close(plain(state.sampler), learner.sampler.params, rtol=0, atol=1e-9)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from maxent import perceptron, registry
+from maxent import native, perceptron, registry
 from maxent.config import TrainConfig
 from maxent.errors import ConfigError
 from maxent.types import Tree
@@ -42,7 +42,8 @@ def begin(config: TrainConfig, settings: Any, members: int, learning: bool = Tru
         with suppress(RuntimeError):  # JAX has started; `choose` finds what it has
             jax.config.update("jax_num_cpu_devices", count)
     small = multiplications(config, settings, members // count) <= SHARED
-    single = THREADS not in os.environ and (small or perceptron.applies(settings.activation, settings.layer_norm))
+    ours = perceptron.covers(settings.activation, settings.layer_norm) and native.available()
+    single = THREADS not in os.environ and (small or ours)
     beside = jax.config.read(BESIDE)
     in_turn = not learning or (count == 1 and registry.algorithm(config.algo).feed == "rollout")
     if single:

@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from maxent import perceptron
+from maxent import native, perceptron
 from maxent.config import AlgorithmConfig
-from maxent.types import Tree
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
@@ -90,7 +89,7 @@ def mlp(params: MLP, x: Array, activation: str = "relu") -> Array:
 
     Where `maxent.perceptron` computes it, it has first derivatives in reverse mode, and no others.
     """
-    if perceptron.applies(activation, bool(params.norms)) and _on_cpu_in_float32(params, x):
+    if perceptron.covers(activation, bool(params.norms)) and native.takes(params, x):
         weights, biases = zip(*params.layers, strict=True)
         return perceptron.perceptron(x.reshape(-1, x.shape[-1]), weights, biases).reshape(
             *x.shape[:-1], len(biases[-1])
@@ -102,10 +101,6 @@ def mlp(params: MLP, x: Array, activation: str = "relu") -> Array:
             x = layer_norm(params.norms[i], x)
         x = ACTIVATIONS[activation](x)
     return x @ last.weight + last.bias
-
-
-def _on_cpu_in_float32(*trees: Tree) -> bool:
-    return jax.default_backend() == "cpu" and all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(trees))
 
 
 def layer_norm(params: Norm, x: Array) -> Array:

@@ -129,7 +129,7 @@ def init(config: PPOConfig, spec: Spec, key: Array) -> State:
     params = Params(policy, networks.orthogonal(key_value, inputs, 1, config, scale=1.0))
     return State(
         params=params,
-        opt=optimisers.adam(config.max_grad_norm, EPSILON).init(params),
+        opt=optimisers.Adam(config.max_grad_norm, EPSILON).init(params),
         moments=observations.init_moments(inputs),
         returns=observations.init_moments(1),
         numbers=operators.scalars(
@@ -179,7 +179,7 @@ def update(
     rollout = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, *x.shape[2:]), rollout)
     steps = weight.size
     batch_size = min(config.batch_size, steps)
-    adam = optimisers.adam(config.max_grad_norm, EPSILON)
+    adam = optimisers.Adam(config.max_grad_norm, EPSILON)
     learning_rate = numbers["learning_rate"] * optimisers.linear_decay(config.learning_rate_decay_updates, index)
 
     def descend(carry: tuple[Params, Tree], rows: Array) -> tuple[tuple[Params, Tree], Tree]:
@@ -188,7 +188,7 @@ def update(
         (_, reported), gradient = jax.value_and_grad(loss, argnums=3, has_aux=True)(
             config, spec, numbers, params, minibatch
         )
-        return optimisers.step(adam, learning_rate, gradient, opt, params), reported
+        return adam.step(learning_rate, gradient, opt, params), reported
 
     keys = jax.random.split(key, config.epochs)
     shuffled = jax.vmap(lambda k: jax.random.permutation(k, steps))(keys)

@@ -96,7 +96,7 @@ def init(config: SACConfig, spec: Spec, key: Array) -> State:
         target_entropy=given(config.target_entropy, -float(actions)),
     )
     log_temperature = jnp.log(jnp.asarray(given(config.temperature, config.initial_temperature), jnp.float32))
-    adam = optimisers.adam(config.max_grad_norm)
+    adam = optimisers.Adam(config.max_grad_norm)
     return State(
         policy=policy,
         critics=critics,
@@ -131,7 +131,7 @@ def update(
     """One descent of each objective, in the order of the docstring above."""
     key_target, key_policy = jax.random.split(key)
     numbers = state.numbers
-    adam = optimisers.adam(config.max_grad_norm)
+    adam = optimisers.Adam(config.max_grad_norm)
     decay = optimisers.linear_decay(config.learning_rate_decay_updates, index)
     features = observations.features_of(config, spec, state.moments, batch.obs)
     next_features = observations.features_of(config, spec, state.moments, batch.next_obs)
@@ -147,24 +147,22 @@ def update(
     (loss_q, (losses_q, q)), gradient = jax.value_and_grad(operators.critic_loss, has_aux=True)(
         state.critics, features, batch.action, target_q, config.activation
     )
-    critics, critics_opt = optimisers.step(
-        adam, decay * numbers["critic_learning_rate"], gradient, state.critics_opt, state.critics
+    critics, critics_opt = adam.step(
+        decay * numbers["critic_learning_rate"], gradient, state.critics_opt, state.critics
     )
 
     (loss_policy, log_prob), gradient = jax.value_and_grad(policy_loss, argnums=1, has_aux=True)(
         config, state.policy, critics, temperature, features, key_policy
     )
-    policy, policy_opt = optimisers.step(
-        adam, decay * numbers["actor_learning_rate"], gradient, state.policy_opt, state.policy
-    )
+    policy, policy_opt = adam.step(decay * numbers["actor_learning_rate"], gradient, state.policy_opt, state.policy)
 
     log_temperature, temperature_opt, loss_temperature = state.log_temperature, state.temperature_opt, jnp.zeros(())
     if config.temperature == "auto":
         loss_temperature, gradient = jax.value_and_grad(temperature_loss)(
             log_temperature, log_prob, numbers["target_entropy"]
         )
-        log_temperature, temperature_opt = optimisers.step(
-            adam, decay * numbers["temperature_learning_rate"], gradient, temperature_opt, log_temperature
+        log_temperature, temperature_opt = adam.step(
+            decay * numbers["temperature_learning_rate"], gradient, temperature_opt, log_temperature
         )
 
     state = state._replace(

@@ -160,7 +160,7 @@ def init(config: SACDiscreteConfig, spec: Spec, key: Array) -> State:
         target_entropy=config.target_entropy_ratio * math.log(actions),
     )
     log_temperature = jnp.log(jnp.asarray(given(config.temperature, config.initial_temperature), jnp.float32))
-    adam = optimisers.adam(config.max_grad_norm)
+    adam = optimisers.Adam(config.max_grad_norm)
     return State(
         policy=policy,
         critics=critics,
@@ -194,7 +194,7 @@ def update(
 ) -> tuple[State, dict[str, Array]]:
     """One descent of each objective, in the order of the docstring above; no random number is drawn."""
     numbers = state.numbers
-    adam = optimisers.adam(config.max_grad_norm)
+    adam = optimisers.Adam(config.max_grad_norm)
     decay = optimisers.linear_decay(config.learning_rate_decay_updates, index)
     features = observations.features_of(config, spec, state.moments, batch.obs)
     next_features = observations.features_of(config, spec, state.moments, batch.next_obs)
@@ -208,24 +208,22 @@ def update(
     (loss_q, (losses_q, q)), gradient = jax.value_and_grad(critic_loss, argnums=1, has_aux=True)(
         config, state.critics, state.target_critics, features, number_of(spec, batch.action), target_q
     )
-    critics, critics_opt = optimisers.step(
-        adam, decay * numbers["critic_learning_rate"], gradient, state.critics_opt, state.critics
+    critics, critics_opt = adam.step(
+        decay * numbers["critic_learning_rate"], gradient, state.critics_opt, state.critics
     )
 
     (loss_policy, entropy), gradient = jax.value_and_grad(policy_loss, argnums=1, has_aux=True)(
         config, state.policy, critics, temperature, features
     )
-    policy, policy_opt = optimisers.step(
-        adam, decay * numbers["actor_learning_rate"], gradient, state.policy_opt, state.policy
-    )
+    policy, policy_opt = adam.step(decay * numbers["actor_learning_rate"], gradient, state.policy_opt, state.policy)
 
     log_temperature, temperature_opt, loss_temperature = state.log_temperature, state.temperature_opt, jnp.zeros(())
     if config.temperature == "auto":
         loss_temperature, gradient = jax.value_and_grad(temperature_loss)(
             log_temperature, entropy, numbers["target_entropy"]
         )
-        log_temperature, temperature_opt = optimisers.step(
-            adam, decay * numbers["temperature_learning_rate"], gradient, temperature_opt, log_temperature
+        log_temperature, temperature_opt = adam.step(
+            decay * numbers["temperature_learning_rate"], gradient, temperature_opt, log_temperature
         )
 
     state = state._replace(

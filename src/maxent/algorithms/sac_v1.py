@@ -96,7 +96,7 @@ def init(config: SACV1Config, spec: Spec, key: Array) -> State:
         reward_scale=config.reward_scale,
         regularization=config.regularization,
     )
-    adam = optimisers.adam(config.max_grad_norm)
+    adam = optimisers.Adam(config.max_grad_norm)
     return State(
         policy=policy,
         critics=critics,
@@ -116,7 +116,7 @@ def update(
     """One descent of each objective, in the order of the docstring above."""
     key_value, key_policy = jax.random.split(key)
     numbers = state.numbers
-    adam = optimisers.adam(config.max_grad_norm)
+    adam = optimisers.Adam(config.max_grad_norm)
     decay = optimisers.linear_decay(config.learning_rate_decay_updates, index)
     features = observations.features_of(config, spec, state.moments, batch.obs)
     next_features = observations.features_of(config, spec, state.moments, batch.next_obs)
@@ -126,25 +126,21 @@ def update(
     (loss_value, v), gradient = jax.value_and_grad(value_loss, argnums=1, has_aux=True)(
         config, state.value, features, q - log_prob
     )
-    value, value_opt = optimisers.step(
-        adam, decay * numbers["value_learning_rate"], gradient, state.value_opt, state.value
-    )
+    value, value_opt = adam.step(decay * numbers["value_learning_rate"], gradient, state.value_opt, state.value)
 
     next_value = value_of(config, state.target_value, next_features)
     target_q = operators.bellman_target(numbers["reward_scale"] * batch.reward, batch.discount, next_value)
     (loss_q, (losses_q, q)), gradient = jax.value_and_grad(operators.critic_loss, has_aux=True)(
         state.critics, features, batch.action, target_q, config.activation
     )
-    critics, critics_opt = optimisers.step(
-        adam, decay * numbers["critic_learning_rate"], gradient, state.critics_opt, state.critics
+    critics, critics_opt = adam.step(
+        decay * numbers["critic_learning_rate"], gradient, state.critics_opt, state.critics
     )
 
     (loss_policy, log_prob), gradient = jax.value_and_grad(policy_loss, argnums=1, has_aux=True)(
         config, state.policy, critics, numbers["regularization"], features, key_policy
     )
-    policy, policy_opt = optimisers.step(
-        adam, decay * numbers["actor_learning_rate"], gradient, state.policy_opt, state.policy
-    )
+    policy, policy_opt = adam.step(decay * numbers["actor_learning_rate"], gradient, state.policy_opt, state.policy)
 
     def move_target(target: MLP) -> MLP:
         return operators.polyak(target, value, numbers["tau"])

@@ -155,7 +155,7 @@ def init(config: SQLConfig, spec: Spec, key: Array) -> State:
         tau=config.tau,
         temperature=config.temperature,
     )
-    adam = optimisers.adam(config.max_grad_norm)
+    adam = optimisers.Adam(config.max_grad_norm)
     return State(
         sampler=sampler,
         critics=critics,
@@ -194,7 +194,7 @@ def update(
     """One descent of each objective, in the order of the docstring above."""
     key_value, key_sampler = jax.random.split(key)
     numbers, temperature = state.numbers, state.numbers["temperature"]
-    adam = optimisers.adam(config.max_grad_norm)
+    adam = optimisers.Adam(config.max_grad_norm)
     decay = optimisers.linear_decay(config.learning_rate_decay_updates, index)
     decay *= optimisers.step_decay(config.learning_rate_steps, config.learning_rate_factor, index)
     features = observations.features_of(config, spec, state.moments, batch.obs)
@@ -217,16 +217,16 @@ def update(
     (loss_q, (losses_q, q)), gradient = jax.value_and_grad(operators.critic_loss, has_aux=True)(
         state.critics, features, batch.action, target_q, config.activation
     )
-    critics, critics_opt = optimisers.step(
-        adam, decay * numbers["critic_learning_rate"], gradient, state.critics_opt, state.critics
+    critics, critics_opt = adam.step(
+        decay * numbers["critic_learning_rate"], gradient, state.critics_opt, state.critics
     )
 
     noise = jax.random.normal(key_sampler, (size, config.kernel_particles, d))
     gradient, (delta, bandwidth, particles) = jax.grad(sampler_loss, argnums=1, has_aux=True)(
         config, state.sampler, critics, temperature, features, noise
     )
-    sampler, sampler_opt = optimisers.step(
-        adam, decay * numbers["sampler_learning_rate"], gradient, state.sampler_opt, state.sampler
+    sampler, sampler_opt = adam.step(
+        decay * numbers["sampler_learning_rate"], gradient, state.sampler_opt, state.sampler
     )
 
     target_critics = jax.lax.cond(

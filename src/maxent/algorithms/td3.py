@@ -101,7 +101,7 @@ def init(config: TD3Config, spec: Spec, key: Array) -> State:
         exploration_noise=config.exploration_noise,
         target_noise=config.target_noise,
     )
-    adam = optimisers.adam(config.max_grad_norm)
+    adam = optimisers.Adam(config.max_grad_norm)
     return State(
         policy=policy,
         target_policy=jax.tree.map(jnp.copy, policy) if config.target_policy else (),
@@ -143,7 +143,7 @@ def update(
 ) -> tuple[State, dict[str, Array]]:
     """One descent of the critics, and, where it is their turn, of the policy and a move of the targets."""
     numbers = state.numbers
-    adam = optimisers.adam(config.max_grad_norm)
+    adam = optimisers.Adam(config.max_grad_norm)
     decay = optimisers.linear_decay(config.learning_rate_decay_updates, index)
     features = observations.features_of(config, spec, state.moments, batch.obs)
     next_features = observations.features_of(config, spec, state.moments, batch.next_obs)
@@ -155,16 +155,14 @@ def update(
     (loss_q, (losses_q, q)), gradient = jax.value_and_grad(operators.critic_loss, has_aux=True)(
         state.critics, features, batch.action, target_q, config.activation
     )
-    critics, critics_opt = optimisers.step(
-        adam, decay * numbers["critic_learning_rate"], gradient, state.critics_opt, state.critics
+    critics, critics_opt = adam.step(
+        decay * numbers["critic_learning_rate"], gradient, state.critics_opt, state.critics
     )
     state = state._replace(critics=critics, critics_opt=critics_opt)
 
     def improve(state: State) -> State:
         loss, gradient = jax.value_and_grad(policy_loss, argnums=1)(config, state.policy, state.critics, features)
-        policy, policy_opt = optimisers.step(
-            adam, decay * numbers["actor_learning_rate"], gradient, state.policy_opt, state.policy
-        )
+        policy, policy_opt = adam.step(decay * numbers["actor_learning_rate"], gradient, state.policy_opt, state.policy)
         return state._replace(policy=policy, policy_opt=policy_opt, actor_loss=loss)
 
     def move_targets(state: State) -> State:

@@ -34,7 +34,7 @@ from maxent.run.rowfiles import Block, File
 from maxent.types import Tree
 
 T = TypeVar("T")
-FORMAT, VERSION = "maxent-checkpoint", 4
+FORMAT, VERSION = "maxent-checkpoint", 5
 MANIFEST, STATE, MOMENT = "checkpoint.json", "state.safetensors", "moment.safetensors"
 FORM = {
     "format": str, "version": int, "step": COUNT, "counters": object, "state": FILE, "moment": FILE,

@@ -40,7 +40,7 @@ CONFIG, RUN, PROGRESS, EVALUATIONS, CURVE = "config.toml", "run.json", "progress
 CHECKPOINTS, VIDEOS, TENSORBOARD = "checkpoints", "videos", "tensorboard"
 LOCK, FAULT = "lock", "fault.json"
 PACKAGES = (
-    "maxent-rl", "jax", "jaxlib", "optax", "numpy", "gymnasium", "safetensors", "mujoco", "box2d", "pygame", "ale-py",
+    "maxent-rl", "jax", "jaxlib", "numpy", "gymnasium", "safetensors", "mujoco", "box2d", "pygame", "ale-py",
 )  # fmt: skip
 
 
@@ -233,9 +233,9 @@ def machine() -> dict[str, Any]:
     """Processor, cores, system, JAX's devices, and what computes perceptrons with ReLU: it decides their last bits."""
     import jax
 
-    from maxent import perceptron
+    from maxent import native
 
-    ours = jax.default_backend() == "cpu" and perceptron.applies("relu", layer_norm=False)
+    ours = jax.default_backend() == "cpu" and native.available()
     processor = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -246,7 +246,7 @@ def machine() -> dict[str, Any]:
         "cores": cores,
         "system": platform.platform(),
         "devices": [d.device_kind for d in jax.devices()],
-        "perceptrons": perceptron.SOURCE.name if ours else "XLA",
+        "perceptrons": native.SOURCE.name if ours else "XLA",
     }
 
 

@@ -1,11 +1,13 @@
-// Multilayer perceptrons on a CPU, forward and backward, of many networks at once; called by XLA. See perceptron.py.
+// What an update spends its time on, on a CPU, of many networks at once: multilayer perceptrons, forward and backward,
+// and Adam. Called by XLA. See native.py.
 //
-// All of it is one product, C = A B: panels of B's columns are copied to lie close together, and every tile of C is
+// Perceptrons are one product, C = A B: panels of B's columns are copied to lie close together, and every tile of C is
 // summed in registers. Rows of a batch need nothing of each other, so a task is a block of rows of one network through
-// all its layers; of the weights' gradients, which are sums over the rows, it is a panel. Tasks are handed out one at a
+// all its layers; of the weights' gradients, which are sums over the rows, it is a panel; of Adam, some numbers. Tasks are handed out one at a
 // time to threads of our own, so the number of threads changes who computes a number and never its bits.
 
 #include <fenv.h>
+#include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -523,6 +525,8 @@ static float *part(const buffer *x, int own, const buffer *like, int network) {
   return (float *)x->data + at;
 }
 
+// ---- Perceptrons ---------------------------------------------------------------------------------------------------
+
 // x, W_1, b_1, …, W_L, b_L → y[, h_1, …, h_L-1]:  h_l = max(0, h_l-1 W_l + b_l) with h_0 = x,  y = h_L-1 W_L + b_L
 XLA_FFI_Error *maxent_forward(frame *f) {
   if (asks_version(f)) return NULL;
@@ -634,5 +638,64 @@ XLA_FFI_Error *maxent_gradients(frame *f) {
   free(own);
   free(back.products);
   free(sums.products);
+  return NULL;
+}
+
+// ---- Adam ----------------------------------------------------------------------------------------------------------
+
+enum { NUMBERS = 1 << 14 };  // of a task: fewer take less time than another thread needs to hear of them
+
+typedef struct {
+  frame *f;
+  int networks, tasks;  // of each network so many tasks
+  long size;            // numbers of a network
+} adam;
+
+static long elements(const buffer *x) {
+  long count = 1;
+  for (int i = 0; i < x->rank; i++) count *= x->dims[i];
+  return count;
+}
+
+// θ, m, v ← what follows from g, for so many numbers of one network. Of what is constant see the call.
+static void descend(
+    const float *constants, const float *restrict g, float *restrict m, float *restrict v, float *restrict x, long count) {
+  const float keep_m = constants[0], take_m = constants[1], keep_v = constants[2], take_v = constants[3];
+  const float rate = constants[4], correction = constants[5], epsilon = constants[6];
+  for (long i = 0; i < count; i++) {
+    m[i] = keep_m * m[i] + take_m * g[i];
+    v[i] = keep_v * v[i] + take_v * (g[i] * g[i]);
+    x[i] -= rate * m[i] / (sqrtf(correction * v[i]) + epsilon);
+  }
+}
+
+static void adam_task(const void *job, int task) {
+  const adam *a = job;
+  const int arrays = (int)a->f->rets.size - 2, network = task / a->tasks;
+  const long begin = task % a->tasks * (long)NUMBERS, end = begin + NUMBERS < a->size ? begin + NUMBERS : a->size;
+  const float *constants = (const float *)argument(a->f, 0)->data + network * 7;
+  float *m = (float *)result(a->f, 0)->data + network * a->size, *v = (float *)result(a->f, 1)->data + network * a->size;
+  for (long i = 0, from = 0, size; i < arrays && from < end; i++, from += size) {
+    size = elements(result(a->f, 2 + i)) / a->networks;
+    const long first = begin > from ? begin : from, last = end < from + size ? end : from + size;
+    const long at = network * size + first - from;
+    const float *g = argument(a->f, 3 + arrays + i)->data;
+    float *x = result(a->f, 2 + i)->data;
+    if (first < last) descend(constants, g + at, m + first, v + first, x + at, last - first);
+  }
+}
+
+// (β₁, 1 - β₁, β₂, 1 - β₂, η / (1 - β₁ᵗ), 1 / (1 - β₂ᵗ), ε), m, v, θ_1, …, θ_n, g_1, …, g_n → m, v, θ_1, …, θ_n in place,
+// where m and v have the numbers of θ_1, …, θ_n behind one another. Leading axes count networks, and are everybody's.
+XLA_FFI_Error *maxent_adam(frame *f) {
+  if (asks_version(f)) return NULL;
+  const buffer *m = result(f, 0);
+  for (int i = 0; i < f->rets.size; i++)
+    if (argument(f, 1 + i)->data != result(f, i)->data) abort();  // XLA has promised it
+  adam a = {.f = f, .size = m->dims[m->rank - 1]};
+  if (!elements(m)) return NULL;
+  a.networks = (int)(elements(m) / a.size);
+  a.tasks = (int)((a.size + NUMBERS - 1) / NUMBERS);
+  in_parallel(adam_task, &a, a.networks * a.tasks);
   return NULL;
 }
