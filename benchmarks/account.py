@@ -90,7 +90,7 @@ class Text:
         line = self.lines.get(kernel, "")
         called = re.search(r"(?:calls|body)=%([\w.-]+)", line)
         lines = [line, *(self._bodies.get(called[1], []) if called else [])]
-        if "maxent_" in line or any(re.search(r"\bdot\(", own) for own in lines):
+        if ("maxent_" in line and "maxent_adam" not in line) or any(re.search(r"\bdot\(", own) for own in lines):
             return PRODUCT
         if "__ynn_fusion" in line or re.search(r"\breduce\(", line):
             return SUM
