@@ -39,7 +39,7 @@ TASKS = {
     "pendulum": (TrainConfig("Pendulum-v1", steps=20_000, seeds=5, eval_every=1000), SACConfig()),
     "bipedal": (
         TrainConfig("BipedalWalker-v3", steps=300_000),
-        SACConfig(learning_rate=1e-3, learning_starts=10_000, gamma=0.98, tau=0.02),
+        SACConfig(learning_rate=1e-3, learning_starts=10_000, gamma=0.98, tau=0.02, n_step=3),
     ),
     "lunar": (
         TrainConfig("LunarLanderContinuous-v3", steps=300_000, seeds=5),
