@@ -105,6 +105,23 @@ def test_whether_native_c_steps_is_told_by_the_program(compiler: str) -> None:
     assert "maxent_adam" not in text
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_where_jax_counts_in_64_bits_parameters_keep_their_own(dtype: type) -> None:
+    """Nothing that a step computes beside them may widen them, nor be read as what it is not."""
+    with jax.enable_x64(True):
+        params, gradients = (jax.tree.map(lambda x: np.asarray(x, dtype), drawn(i, SHAPES)) for i in (0, 1))
+        new, state = jax.jit(Adam(1e6).step)(np.float32(0.1), gradients, Adam().init(params), params)
+        for name in SHAPES:
+            assert new[name].dtype == state.mu.dtype == dtype
+            assert_allclose(new[name], by_hand(params[name], [gradients[name]], 0.1), atol=1e-5)
+
+
+def test_a_gradient_of_another_form_is_refused() -> None:
+    for wrong in ({"a": gradient(0)["a"]}, gradient(0) | {"a": np.ones(2, np.float32)}):
+        with pytest.raises((ValueError, TypeError)):
+            Adam().step(jnp.float32(0.1), wrong, Adam().init(PARAMS), PARAMS)
+
+
 def test_a_gradient_that_is_not_finite_is_not_hidden() -> None:
     wrong = gradient(0) | {"b": np.float32(np.nan)}
     params, _ = one_step(0.0, 0.1, wrong, Adam().init(PARAMS), PARAMS)

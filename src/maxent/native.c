@@ -3,8 +3,9 @@
 //
 // Perceptrons are one product, C = A B: panels of B's columns are copied to lie close together, and every tile of C is
 // summed in registers. Rows of a batch need nothing of each other, so a task is a block of rows of one network through
-// all its layers; of the weights' gradients, which are sums over the rows, it is a panel; of Adam, some numbers. Tasks are handed out one at a
-// time to threads of our own, so the number of threads changes who computes a number and never its bits.
+// all its layers; of the weights' gradients, which are sums over the rows, it is a panel; of Adam, some numbers. Tasks are
+// handed out one at a time to threads of our own, so the number of threads changes who computes a number and never its
+// bits.
 
 #include <fenv.h>
 #include <math.h>

@@ -43,10 +43,10 @@ class Adam:
 
     def step(self, learning_rate: Array, gradient: Tree, state: AdamState, params: Tree) -> tuple[Tree, AdamState]:
         """New parameters and memory after one descent along the gradient."""
-        gradient, steps = self._cut(gradient), state.steps + 1
-        rate = learning_rate / (1 - BETA_1**steps)
-        correction = 1 / (1 - BETA_2**steps)
-        if native.takes(gradient, state.mu, params):
+        gradient, steps, dtype = self._cut(gradient), state.steps + 1, state.mu.dtype
+        rate = (learning_rate / (1 - BETA_1**steps)).astype(dtype)
+        correction = (1 / (1 - BETA_2**steps)).astype(dtype)
+        if native.takes(gradient, state.mu, state.nu, params):
             params, mu, nu = self._natively(rate, correction, gradient, state, params)
             return params, AdamState(steps, mu, nu)
         g, unravel = ravel_pytree(gradient)
@@ -68,12 +68,13 @@ class Adam:
         constants = jnp.stack([BETA_1, 1 - BETA_1, BETA_2, 1 - BETA_2, rate, correction, self.epsilon])
         leaves, tree = jax.tree.flatten(params)
         changed = state.mu, state.nu, *leaves
+        gradients = jax.tree.leaves(jax.tree.map(lambda x, g: g.reshape(x.shape), params, gradient))
         mu, nu, *leaves = jax.ffi.ffi_call(
             "maxent_adam",
             [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in changed],
             vmap_method="broadcast_all",
             input_output_aliases={1 + i: i for i in range(len(changed))},
-        )(constants, *changed, *jax.tree.leaves(gradient))
+        )(constants.astype(state.mu.dtype), *changed, *gradients)
         return jax.tree.unflatten(tree, leaves), mu, nu
 
 
