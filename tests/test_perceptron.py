@@ -139,7 +139,7 @@ def test_what_nobody_looks_at_is_not_computed() -> None:
     critics, x = ensemble(0, 2, 7, (40, 33)), jnp.ones((50, 7))
     for argument, expected in ((0, (1, 0, 1)), (1, (1, 1, 0))):
         text = jax.jit(jax.grad(loss, argnums=argument)).lower(critics, x).compile().as_text()
-        assert tuple(text.count(f'custom_call_target="{name}"') for name in native.HANDLERS[:-1]) == expected
+        assert tuple(text.count(f'custom_call_target="{name}"') for name in native.HANDLERS[:3]) == expected
 
 
 GRADIENT = """

@@ -700,3 +700,118 @@ XLA_FFI_Error *maxent_adam(frame *f) {
   in_parallel(adam_task, &a, a.networks * a.tasks);
   return NULL;
 }
+
+// ---- Turns ---------------------------------------------------------------------------------------------------------
+
+// Where a program that goes on running and a thread that steps environments meet: the program gives an action, and takes
+// the row that the action led to. See loops/turns.py, which owns the memory.
+typedef struct {
+  pthread_mutex_t mutex;
+  pthread_cond_t changed;
+  int given, posted, left;  // an action nobody has fetched; a row nobody has taken; the program takes no more
+  int32_t next;             // what the row's thread wants next
+  int64_t patience;         // nanoseconds that the program waits for a row
+  void *action, **row;
+} table;
+
+table *maxent_table(void *action, void **row) {
+  table *t = calloc(1, sizeof(table));
+  if (!t || pthread_mutex_init(&t->mutex, NULL) || pthread_cond_init(&t->changed, NULL)) abort();
+  t->action = action;
+  t->row = row;
+  return t;
+}
+
+void maxent_remove_table(table *t) {
+  pthread_mutex_destroy(&t->mutex);
+  pthread_cond_destroy(&t->changed);
+  free(t);
+}
+
+// Whether `what` has become true within so many nanoseconds; the table is locked.
+static int wait_for(table *t, const int *what, int64_t nanoseconds) {
+  struct timespec end;
+  timespec_get(&end, TIME_UTC);
+  nanoseconds += end.tv_nsec;
+  end.tv_sec += nanoseconds / 1000000000;
+  end.tv_nsec = nanoseconds % 1000000000;
+  while (!*what)
+    if (pthread_cond_timedwait(&t->changed, &t->mutex, &end)) break;
+  return *what;
+}
+
+static void tell(table *t, int *what) {
+  *what = 1;
+  pthread_cond_broadcast(&t->changed);
+  pthread_mutex_unlock(&t->mutex);
+}
+
+// To be called before a program begins, when the one before has ended.
+void maxent_lay(table *t, int64_t patience) {
+  t->given = t->posted = t->left = 0;
+  t->patience = patience;
+}
+
+// Whether there is an action, as there should be in a while.
+int maxent_fetch(table *t, int64_t nanoseconds) {
+  pthread_mutex_lock(&t->mutex);
+  const int given = wait_for(t, &t->given, nanoseconds);
+  t->given = 0;
+  pthread_mutex_unlock(&t->mutex);
+  return given;
+}
+
+// Whether the program takes the row that lies there.
+int maxent_post(table *t, int32_t next) {
+  pthread_mutex_lock(&t->mutex);
+  const int left = t->left;
+  t->next = next;
+  tell(t, &t->posted);
+  return !left;
+}
+
+static table *table_of(frame *f) { return *(table **)argument(f, 0)->data; }
+
+static size_t bytes(const buffer *x) {
+  const size_t count = elements(x);
+  switch (x->dtype) {
+    case XLA_FFI_DataType_S64: case XLA_FFI_DataType_U64: case XLA_FFI_DataType_F64: return 8 * count;
+    case XLA_FFI_DataType_S32: case XLA_FFI_DataType_U32: case XLA_FFI_DataType_F32: return 4 * count;
+    case XLA_FFI_DataType_S16: case XLA_FFI_DataType_U16: case XLA_FFI_DataType_F16: return 2 * count;
+    default: return count;
+  }
+}
+
+static void hand_through(frame *f) { memcpy(result(f, 0)->data, argument(f, 1)->data, bytes(result(f, 0))); }
+
+// table, x, action → x. What has to happen after the giving is made to depend on x.
+XLA_FFI_Error *maxent_give(frame *f) {
+  if (asks_version(f)) return NULL;
+  table *t = table_of(f);
+  hand_through(f);
+  pthread_mutex_lock(&t->mutex);
+  memcpy(t->action, argument(f, 2)->data, bytes(argument(f, 2)));
+  tell(t, &t->given);
+  return NULL;
+}
+
+// table, x, … → x, next, row. Waits for a row, but not for ever: whoever steps the environments may be waiting for the
+// thread that waits here. `next` is negative where this was the last, and without a row it is the lowest there is.
+XLA_FFI_Error *maxent_take(frame *f) {
+  if (asks_version(f)) return NULL;
+  table *t = table_of(f);
+  hand_through(f);
+  pthread_mutex_lock(&t->mutex);
+  const int posted = wait_for(t, &t->posted, t->patience);
+  const int32_t next = posted ? t->next : INT32_MIN;
+  t->posted = 0;
+  t->left = next < 0;
+  for (int i = 2; i < f->rets.size; i++) {
+    const buffer *x = result(f, i);
+    if (posted) memcpy(x->data, t->row[i - 2], bytes(x));
+    else memset(x->data, 0, bytes(x));
+  }
+  pthread_mutex_unlock(&t->mutex);
+  *(int32_t *)result(f, 1)->data = next;
+  return NULL;
+}

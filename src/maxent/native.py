@@ -27,7 +27,7 @@ from maxent.types import Tree
 
 SOURCE = Path(__file__).with_name("native.c")
 FLAGS = ("-O3", "-fno-math-errno", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-pthread")
-HANDLERS = ("maxent_forward", "maxent_to_input", "maxent_gradients", "maxent_adam")
+HANDLERS = ("maxent_forward", "maxent_to_input", "maxent_gradients", "maxent_adam", "maxent_give", "maxent_take")
 MOST_THREADS = 8
 """More have too little to do in one product of the usual size."""
 
@@ -46,6 +46,11 @@ def takes(*trees: Tree) -> bool:
     """Whether it computes with these arrays: in float32, on a CPU."""
     in_float32 = all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(trees))
     return in_float32 and jax.default_backend() == "cpu" and available()
+
+
+def library() -> ctypes.CDLL:
+    """What XLA calls, for whoever calls it from Python; only where it is `available`."""
+    return _loaded[0]
 
 
 @cache

@@ -18,7 +18,8 @@ from jax import Array
 from maxent.envs.contract import Envs, Episode, Journal, Stepped
 from maxent.errors import TrainingFault
 from maxent.loops.loop import Loop, Report, updates_due
-from maxent.loops.programs import Programs
+from maxent.loops.programs import LAST, Programs
+from maxent.loops.turns import Turns
 from maxent.replay import ring
 from maxent.replay.ring import Ring
 from maxent.types import Transition, Tree
@@ -44,6 +45,8 @@ class HostLoop(Loop):
         self.envs, self.faults = envs, envs.faults
         self.stepped: Stepped = envs.reset()
         self._begin(self.stepped.row, self.stepped.obs)
+        self._observes = self._replays and programs.observes(self.learned, self.stepped.row)
+        self._turns = Turns(programs.turns, self.stepped) if self._replays and programs.turns else None
 
     @property
     def moment(self) -> Moment:
@@ -87,11 +90,13 @@ class HostLoop(Loop):
 
     def run(self, total: int, every: int) -> Iterator[Report]:
         """Go on to the step `total`, reporting at every multiple of `every` and at the end."""
-        observes = self._replays and self.programs.observes(self.learned, self.stepped.row)
         while self.step < total and not self.stopping:
             target = min(total, (self.step // every + 1) * every)
             while self.step < target and not self.stopping:
-                self._iterate(observes)
+                if self._turns is not None and not self._warms_up:
+                    self._take_turns(self._turns, target)
+                else:
+                    self._iterate()
             if self.step >= target:
                 episodes, self.finished = self.finished[:], []
                 yield self._report(episodes)
@@ -105,30 +110,75 @@ class HostLoop(Loop):
         self._take_up(self.stepped.row, rows, kept)
         return kept
 
-    def _iterate(self, observes: bool) -> None:
-        programs, count = self.programs, self.shape[1]
+    @property
+    def _warms_up(self) -> bool:
+        return self._replays and self.step < self.programs.config.learning_starts
+
+    def _iterate(self) -> None:
+        """One iteration of programs that are dispatched one by one."""
         drawn, carry, extras = self._act()
-        if self._replays:
-            due = updates_due(programs.config.utd, self.step - self.learns_from, count) - self.ahead
-            if due > 0:
-                self.learned = programs.learn(self.learned, self.ring, self.roots, np.uint32(self.updates), count=due)
-                self.updates += due
-                self.ahead += due
+        due = self._due(self.step) - self.ahead
+        if due > 0:
+            args = self.learned, self.ring, self.roots, np.uint32(self.updates)
+            self.learned = self.programs.learn(*args, count=due)
+            self._count(due)
         stepped = self.envs.step(self.stepped.obs, self._fetched(drawn))
         self.whole = False
-        if stepped.failed.any():
-            self.ring = ring.cut(self.ring, jnp.array(stepped.failed))
-        if self._replays:
-            self.ring = programs.add(self.ring, stepped.row._replace(extras=extras))
-        else:
-            self._put_by(stepped.row._replace(obs=(), extras=extras))
-        self.stepped, self.carry, self.ahead = stepped, carry, 0
-        self.step += count
-        if observes:
-            self.learned = programs.observe(self.learned, stepped.row)
+        self._add(stepped, carry, extras)
         if not self._replays:
             self._learn_rollout()
         self.whole = True
+
+    def _take_turns(self, turns: Turns, target: int) -> None:
+        """Iterations up to the target, or to a row that the program does not take, as one program."""
+        due = max(self._due(self.step) - self.ahead, 0)
+        turned = turns.begin(
+            self.stepped, self.learned, self.ring, self.carry, self.roots, np.uint32(self.step),
+            np.uint32(self.updates), np.int32(due), observes=self._observes,
+        )  # fmt: skip
+        self.learned, self.ring, self.carry = turned.learned, turned.rows, turned.carry
+        taken = True
+        try:
+            while taken and due != LAST:
+                self._count(due)
+                self.whole = True
+                stepped = self.envs.step(self.stepped.obs, self._fetched(turns.action()))
+                self.whole = False
+                after = self.step + self.shape[1]
+                due = self._due(after) if after < target and not self.stopping else LAST
+                taken = not stepped.failed.any() and turns.take(stepped, due)
+                if taken:
+                    self._go_on(stepped)
+        finally:
+            turns.end()
+        if not taken:
+            self._add(stepped, *turned.acted)
+        self.whole = True
+
+    def _due(self, step: int) -> int:
+        """Updates in the iteration that begins at that step."""
+        return updates_due(self.programs.config.utd, step - self.learns_from, self.shape[1]) if self._replays else 0
+
+    def _count(self, updates: int) -> None:
+        self.updates += updates
+        self.ahead += updates
+
+    def _add(self, stepped: Stepped, carry: Tree, extras: Tree) -> None:
+        """Store what came of a step, and go on from there."""
+        if stepped.failed.any():
+            self.ring = ring.cut(self.ring, jnp.array(stepped.failed))
+        if self._replays:
+            self.ring = self.programs.add(self.ring, stepped.row._replace(extras=extras))
+        else:
+            self._put_by(stepped.row._replace(obs=(), extras=extras))
+        if self._observes:
+            self.learned = self.programs.observe(self.learned, stepped.row)
+        self.carry = carry
+        self._go_on(stepped)
+
+    def _go_on(self, stepped: Stepped) -> None:
+        self.stepped, self.ahead = stepped, 0
+        self.step += self.shape[1]
 
     def _put_by(self, row: Transition) -> None:
         """Let a row of a rollout wait; JAX may look at a block for as long as it likes, so each is a new one."""
@@ -142,7 +192,7 @@ class HostLoop(Loop):
     def _act(self) -> tuple[Array, Tree, Tree]:
         """The actions for the present observations, the actor's memory after them, and what is to be stored."""
         programs, stepped, step = self.programs, self.stepped, np.uint32(self.step)
-        if self._replays and self.step < programs.config.learning_starts:
+        if self._warms_up:
             drawn, carry = programs.warm_up(self.roots, step, envs=self.shape[1]), self.carry
             extras = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self._extras)
         else:
@@ -151,7 +201,7 @@ class HostLoop(Loop):
             )
         return drawn, carry, extras
 
-    def _fetched(self, drawn: Array) -> np.ndarray:
+    def _fetched(self, drawn: Array | np.ndarray) -> np.ndarray:
         """The actions on the host.
 
         Raises:

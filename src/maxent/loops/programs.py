@@ -1,4 +1,5 @@
-"""The compiled pieces that every loop shares: `act`, `warm_up`, `add`, `extend`, `observe`, `learn`, `learn_rollout`.
+"""The compiled pieces that every loop shares: `act`, `warm_up`, `add`, `extend`, `observe`, `learn`, `learn_rollout`;
+and `turns`, in which the loop on the host has most of them at once.
 
 The member axis is an ordinary leading axis, and it is always there. The algorithm's functions are vmapped over it; the
 loop, the ring and its write position are not.
@@ -17,12 +18,13 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from maxent import observations, registry, streams
+from maxent import native, observations, registry, streams
+from maxent.envs.contract import Stepped
 from maxent.errors import ConfigError
 from maxent.replay import ring
 from maxent.settings import numbers, without_numbers
 from maxent.streams import stream
-from maxent.types import Algorithm, Spec, Transition, Tree
+from maxent.types import Algorithm, Batch, Spec, Transition, Tree
 
 
 class Learned(NamedTuple):
@@ -34,6 +36,48 @@ class Learned(NamedTuple):
     """Every metric's sum over the updates since the last report, [member, metric]: one array costs the loop less."""
     updates: Array
     """How many those are."""
+
+
+class Arrived(NamedTuple):
+    """What a step of the host's environments adds to what is known where the actions were drawn, [member, env, …]."""
+
+    reward: Batch
+    discount: Batch
+    next_obs: Tree
+    boundary: Batch
+    real: Batch
+    obs: Tree
+    """What to act on next."""
+    starts: Batch
+    """Where that is the first observation of an episode."""
+
+    @classmethod
+    def of(cls, stepped: Stepped) -> "Arrived":
+        """Of a step."""
+        row = stepped.row
+        return cls(row.reward, row.discount, row.next_obs, row.boundary, row.real, stepped.obs, stepped.starts)
+
+    @classmethod
+    def like(cls, obs: Tree, starts: Array) -> "Arrived":
+        """The shapes of one, where the step before gave these."""
+        number, flag = jax.ShapeDtypeStruct(starts.shape, jnp.float32), jax.ShapeDtypeStruct(starts.shape, bool)
+        shapes = _like(obs)
+        return cls(number, number, shapes, flag, flag, shapes, flag)
+
+
+class Turned(NamedTuple):
+    """What turns leave behind; the arrays are there when the last one has ended."""
+
+    learned: Learned
+    rows: ring.Ring
+    carry: Tree
+    """The actor's memory before the first action whose row was not taken."""
+    acted: tuple[Tree, Tree]
+    """The actor's memory after the last action, and what is to be stored of it."""
+
+
+LAST, NOTHING = -1, -2
+"""In place of the updates that are due in the next turn: this was the last; it was, and there is no row."""
 
 
 class Pieces:
@@ -107,6 +151,60 @@ class Pieces:
 
         return jax.lax.scan(one, learned, index + jnp.arange(count, dtype=jnp.uint32))[0]
 
+    def turns(
+        self,
+        table: Array,
+        obs: Tree,
+        starts: Array,
+        learned: Learned,
+        rows: ring.Ring,
+        carry: Tree,
+        roots: Array,
+        step: Array,
+        index: Array,
+        due: Array,
+        *,
+        observes: bool,
+    ) -> Turned:
+        """Iterations from a step on, while the host steps its environments, until it says that one was the last.
+
+        native.c lays actions and rows on the `table`; `index` is the number of the next update, and `due` says how many
+        the first turn makes.
+        """
+        shapes, structure = jax.tree.flatten(Arrived.like(obs, starts))
+
+        def act(learned: Learned, carry: Tree, obs: Tree, starts: Array, step: Array) -> tuple[Array, Tree, Tree]:
+            return self.act(self.algorithm.view(learned.state), carry, obs, starts, roots, step, explore=True)
+
+        def learn(learned: Learned, rows: ring.Ring, index: Array, due: Array) -> tuple[Learned, Array]:
+            def one(i: Array, learned: Learned) -> Learned:
+                return self.learn(learned, rows, roots, index + i, count=1)
+
+            number = due.astype(jnp.uint32)
+            return jax.lax.fori_loop(jnp.uint32(0), number, one, learned), index + number
+
+        def turn(state: tuple) -> tuple:
+            (learned, rows, carry, _), obs, starts, step, index, due = state
+            action, after, extras = act(learned, carry, obs, starts, step)
+            # Each call hands a number through. What is read of the replay hangs on that of the giving, and what is
+            # written on that of the taking: else XLA might learn before it gives, and would copy the replay.
+            (index,) = _exchange("maxent_give", [_like(index)], table, index, action)
+            learned, index = learn(learned, rows, index, due)
+            results, arguments = [_like(rows.written), _like(due), *shapes], [rows.written, *jax.tree.leaves(learned)]
+            written, due, *leaves = _exchange("maxent_take", results, table, *arguments)
+            new = jax.tree.unflatten(structure, leaves)
+            row = Transition(obs, action, new.reward, new.discount, new.next_obs, new.boundary, new.real, extras)
+            taken = due >= LAST
+            rows = jax.lax.cond(taken, lambda: ring.add(rows._replace(written=written), row), lambda: rows)
+            learned = _where(taken, self.observe(learned, row), learned) if observes else learned
+            turned = Turned(learned, rows, _where(taken, after, carry), (after, extras))
+            return turned, new.obs, new.starts, step + jnp.uint32(starts.shape[1]), index, due
+
+        acted = jax.eval_shape(act, learned, carry, obs, starts, step)[1:]
+        nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), acted)
+        state = Turned(learned, rows, carry, nothing), obs, starts, step, index, due
+        return jax.lax.while_loop(lambda state: state[-1] >= 0, turn, state)[0]
+
     def learn_rollout(self, learned: Learned, rows: ring.Ring, roots: Array, index: Array) -> Learned:
         """One update from all steps of the full ring, which the algorithm then observes as well.
 
@@ -123,6 +221,18 @@ class Pieces:
         metrics |= jax.vmap(partial(observations.summary, self.spec))(batch.obs)
         totals = learned.totals + jnp.stack([metrics[name] for name in self.metrics], -1)
         return Learned(state, totals, learned.updates + 1)
+
+
+def _where(condition: Array, new: Tree, old: Tree) -> Tree:
+    return jax.tree.map(partial(jnp.where, condition), new, old)
+
+
+def _like(tree: Tree) -> Tree:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+
+def _exchange(name: str, results: Sequence[jax.ShapeDtypeStruct], *arguments: Array) -> Sequence[Array]:
+    return jax.ffi.ffi_call(name, results, has_side_effect=True)(*arguments)
 
 
 MEMBER, WHOLE, ROW = P("member"), P(), P(None, "member")
@@ -159,6 +269,8 @@ class Programs:
         self.extend = self.compiled(ring.extend, (RING, ROW, WHOLE), RING, donate=(0,))
         self.observe = self.compiled(pure.observe, (LEARNED, MEMBER), LEARNED, donate=(0,))
         self.learn = self.compiled(pure.learn, learning, LEARNED, donate=(0,), static=("count",))
+        in_turns = mesh is None and native.available()
+        self.turns = self.compiled(pure.turns, (), (), donate=(3, 4), static=("observes",)) if in_turns else None
         self.learn_rollout = self.compiled(pure.learn_rollout, learning, LEARNED, donate=(0,))
         self.finite = jax.jit(jax.vmap(_finite))
 

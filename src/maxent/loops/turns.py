@@ -1,0 +1,85 @@
+"""The loop's turns on the host: where Python meets a program that goes on running.
+
+To begin a program costs XLA a third of what an update of small networks takes, and Python as much again. So the program
+is not begun anew for every step: `Pieces.turns` acts, gives the actions away, makes the updates that are due while the
+host steps its environments, takes the row that came of it, stores it, and acts again. native.c has the table on which
+actions and rows are laid, and XLA calls it on a CPU.
+"""
+
+import ctypes
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from maxent import native
+from maxent.envs.contract import Stepped
+from maxent.loops.programs import LAST, NOTHING, Arrived, Turned
+
+PATIENCE = 0.01
+"""Seconds that a program waits for a row before it ends without it. Environments that compute with JAX may be waiting
+for the very thread that waits for them."""
+MOST_ALONE = 127
+"""After a wait in vain, turns that are not waited in; the first time one, then twice as many and one more."""
+
+
+class Turns:
+    """The turns of one loop, whose steps are like the one that is given."""
+
+    def __init__(self, program: Callable[..., Turned], stepped: Stepped) -> None:
+        self._program = program
+        self._action = np.zeros_like(stepped.row.action)
+        self._row = [np.zeros_like(x) for x in jax.tree.leaves(Arrived.of(stepped))]
+        self._pointers = (ctypes.c_void_p * len(self._row))(*[x.ctypes.data for x in self._row])
+        self._library = native.library()
+        self._library.maxent_table.restype = ctypes.c_void_p
+        table = self._library.maxent_table(ctypes.c_void_p(self._action.ctypes.data), self._pointers)
+        self._table = ctypes.c_void_p(table)
+        self._address = np.array([table], np.uint64).view(np.uint32)
+        self._patient, self._runs = True, False
+        self._alone = self._rest = 0
+        """Turns yet to come that are not waited in, and how many they were after the last wait in vain."""
+        weakref.finalize(self, self._library.maxent_remove_table, self._table)
+
+    def begin(self, stepped: Stepped, *args: Any, **fixed: Any) -> Turned:
+        """Begin with the turn that acts on this step; the rest are the program's, `Pieces.turns`."""
+        self._patient, self._runs = not self._alone, True
+        self._alone = max(self._alone - 1, 0)
+        self._library.maxent_lay(self._table, ctypes.c_int64(int(PATIENCE * 1e9) if self._patient else 0))
+        self._turned: Turned = self._program(self._address, stepped.obs, stepped.starts, *args, **fixed)
+        return self._turned
+
+    def action(self) -> np.ndarray:
+        """What the program gives next, [member, env, …]."""
+        while True:
+            ended = self._turned.learned.updates.is_ready()  # type: ignore[attr-defined]
+            if self._library.maxent_fetch(self._table, ctypes.c_int64(100_000_000)):
+                return self._action.copy()
+            if ended:
+                jax.block_until_ready(self._turned)  # says why
+                raise RuntimeError("a program ended before it gave an action")
+
+    def take(self, stepped: Stepped, due: int) -> bool:
+        """Have the program take what its actions led to, and then make so many updates; whether it does.
+
+        Where it does not, it has lost its patience and ended.
+        """
+        for own, leaf in zip(self._row, jax.tree.leaves(Arrived.of(stepped)), strict=True):
+            own[...] = leaf
+        taken = self._post(due)
+        self._runs = taken and due != LAST
+        if self._patient:
+            self._rest = self._alone = 0 if taken else min(2 * self._rest + 1, MOST_ALONE)
+        return taken
+
+    def end(self) -> None:
+        """Wait for the program to end; it is told so, unless it knows."""
+        if self._runs:
+            self._post(NOTHING)
+            self._runs = False
+        jax.block_until_ready(self._turned.learned.updates)
+
+    def _post(self, due: int) -> bool:
+        return bool(self._library.maxent_post(self._table, ctypes.c_int32(due)))
