@@ -1,5 +1,5 @@
 // What an update spends its time on, on a CPU, of many networks at once: multilayer perceptrons, forward and backward,
-// and Adam. Called by XLA. See native.py.
+// and Adam; and, at the end, where a program meets Python. Called by XLA. See native.py.
 //
 // Perceptrons are one product, C = A B: panels of B's columns are copied to lie close together, and every tile of C is
 // summed in registers. Rows of a batch need nothing of each other, so a task is a block of rows of one network through

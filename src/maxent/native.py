@@ -2,7 +2,8 @@
 
 XLA multiplies fast and shares a product between threads slowly; docs/update-speed.md has both beside each other. The C
 compiler is the machine's own: that of the environment variable `CC`, else `cc`. Where there is none, or `CC` is empty,
-XLA computes everything. What is compiled is kept where JAX keeps its programs, if it does.
+XLA computes everything. What is compiled is kept where JAX keeps its programs, if it does. Two more of its calls are a
+running program's exchange with Python (loops/turns.py).
 """
 
 import ctypes
@@ -43,7 +44,7 @@ def available() -> bool:
 
 
 def takes(*trees: Tree) -> bool:
-    """Whether it computes with these arrays: in float32, on a CPU."""
+    """Whether it computes with these arrays, if any: in float32, on a CPU."""
     in_float32 = all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(trees))
     return in_float32 and jax.default_backend() == "cpu" and available()
 

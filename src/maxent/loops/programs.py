@@ -269,7 +269,7 @@ class Programs:
         self.extend = self.compiled(ring.extend, (RING, ROW, WHOLE), RING, donate=(0,))
         self.observe = self.compiled(pure.observe, (LEARNED, MEMBER), LEARNED, donate=(0,))
         self.learn = self.compiled(pure.learn, learning, LEARNED, donate=(0,), static=("count",))
-        in_turns = mesh is None and native.available()
+        in_turns = mesh is None and native.takes()
         self.turns = self.compiled(pure.turns, (), (), donate=(3, 4), static=("observes",)) if in_turns else None
         self.learn_rollout = self.compiled(pure.learn_rollout, learning, LEARNED, donate=(0,))
         self.finite = jax.jit(jax.vmap(_finite))
