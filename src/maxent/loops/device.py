@@ -26,7 +26,8 @@ from maxent.envs.device.env import DeviceEnv
 from maxent.envs.device.worlds import World
 from maxent.errors import TrainingFault
 from maxent.loops.loop import Loop, Report, updates_due
-from maxent.loops.programs import LEARNED, MEMBER, RING, ROW, WHOLE, Learned, Programs
+from maxent.loops.pieces import Learned
+from maxent.loops.programs import LEARNED, MEMBER, RING, ROW, WHOLE, Programs
 from maxent.replay import ring
 from maxent.types import Transition, Tree
 

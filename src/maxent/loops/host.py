@@ -18,7 +18,8 @@ from jax import Array
 from maxent.envs.contract import Envs, Episode, Journal, Stepped
 from maxent.errors import TrainingFault
 from maxent.loops.loop import Loop, Report, updates_due
-from maxent.loops.programs import LAST, Programs
+from maxent.loops.pieces import LAST
+from maxent.loops.programs import Programs
 from maxent.loops.turns import Turns
 from maxent.replay import ring
 from maxent.replay.ring import Ring

@@ -15,7 +15,8 @@ import numpy as np
 
 from maxent import devices
 from maxent.envs.contract import Episode
-from maxent.loops.programs import RING, Learned, Programs
+from maxent.loops.pieces import Learned
+from maxent.loops.programs import RING, Programs
 from maxent.replay import ring
 from maxent.replay.ring import Ring
 from maxent.types import Transition, Tree

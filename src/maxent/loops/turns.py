@@ -16,7 +16,7 @@ import numpy as np
 
 from maxent import native
 from maxent.envs.contract import Stepped
-from maxent.loops.programs import LAST, NOTHING, Arrived, Turned
+from maxent.loops.pieces import LAST, NOTHING, Arrived, Turned
 
 PATIENCE = 0.01
 """Seconds that a program waits for a row before it ends without it. Environments that compute with JAX may be waiting

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from maxent.envs.contract import Episode
 from maxent.errors import CheckpointError
 from maxent.loops.loop import Loop
-from maxent.loops.programs import LEARNED, Learned
+from maxent.loops.pieces import Learned
+from maxent.loops.programs import LEARNED
 from maxent.replay.ring import Ring
 from maxent.run import checkpoint, files
 from maxent.run.files import COUNT
