@@ -14,6 +14,7 @@ from scipy.stats import chisquare
 
 import tiny
 from maxent import native
+from maxent.loops.pieces import Counters
 from maxent.replay import ring
 from maxent.types import Leaf, Spec, Transition
 
@@ -345,7 +346,7 @@ def test_turns_copy_nothing_of_the_capacity(n_step, observes):
     obs = {"a": jnp.zeros((1, 2, 3)), "b": jnp.zeros((1, 2, 4, 4), jnp.uint8)}
     lowered = programs.turns.lower(
         np.zeros(2, np.uint32), obs, np.zeros((1, 2), bool), learned, ring.empty(spec, ROWS, 1, 2), (), roots,
-        np.uint32(0), np.uint32(0), np.int32(1), observes=observes,
+        Counters(*[np.uint32(0)] * 3), np.int32(1), observes=observes,
     )  # fmt: skip
     assert not copies_of_the_ring(lowered.compile())
 

@@ -18,6 +18,7 @@ from maxent.envs.make import Factory
 from maxent.errors import TrainingFault
 from maxent.loops import turns
 from maxent.loops.host import HostLoop
+from maxent.loops.pieces import Counters
 from maxent.loops.programs import Programs
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="no C compiler here")
@@ -202,6 +203,56 @@ def test_a_step_that_is_broken_off_is_taken_again(error, step):
     assert_alike(broken(True), broken(False))
 
 
+@pytest.mark.parametrize(
+    ("where", "utd"),
+    [(where, utd) for where in ("action", "before the row", "after the row") for utd in (0.4, 30.0)] + [("end", 30.0)],
+)
+def test_an_interrupt_anywhere_in_a_turn_loses_nothing(where, utd, monkeypatch):
+    """Rows and updates are counted by the program that made them; with utd 30 it learns still, with 0.4 it waits."""
+    loop = loop_over(PENDULUM, utd=utd)
+    assert loop._turns is not None
+    left = 1 if where == "end" else 25
+
+    def interrupted(function, after=False):
+        def called(*args):
+            nonlocal left
+            left -= 1
+            result = function(*args) if after or left else None
+            if not left:
+                raise KeyboardInterrupt
+            return result
+
+        return called
+
+    with monkeypatch.context() as patch:
+        if where == "end":
+            patch.setattr(turns.jax, "block_until_ready", interrupted(jax.block_until_ready))
+        elif where == "action":
+            patch.setattr(loop._turns, "action", interrupted(loop._turns.action))
+        else:
+            patch.setattr(loop._turns, "take", interrupted(loop._turns.take, after=where == "after the row"))
+        with pytest.raises(KeyboardInterrupt):
+            run(loop)
+    assert loop.whole and int(loop.ring.written) == loop.step + 1
+    assert int(loop.learned.state.critics_opt.steps[0]) == loop.updates
+    one_by_one = run(loop_over(PENDULUM, utd=utd, in_turns=False), total=loop.step)
+    if loop.ahead:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(one_by_one.envs, "step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            run(one_by_one)
+    assert loop.ahead == one_by_one.ahead
+    assert_alike(run(loop), run(one_by_one))
+
+
+def test_where_programs_run_before_the_host_hears_of_them_there_are_no_turns(monkeypatch):
+    """As in a process in which JAX was started for a rollout."""
+    loop = loop_over(Seen)
+    program = loop._turns._program
+    monkeypatch.setattr(loop._turns, "_program", lambda *args, **fixed: jax.block_until_ready(program(*args, **fixed)))
+    assert_alike(run(loop), run(loop_over(Seen)))
+    assert loop._turns.vain and loop.programs.traces["learn"]
+
+
 def test_environments_that_fail_are_made_anew_in_turns():
     failing = [18, 30]
 
@@ -226,7 +277,9 @@ def test_actions_that_are_no_numbers_end_the_program():
 
 def test_a_program_that_ends_by_itself_is_not_waited_for(monkeypatch):
     loop = run(loop_over(PENDULUM), total=40)
-    ended = turns.Turned(loop.learned, loop.ring, loop.carry, ((), ()))
+    ended = turns.Turned(
+        loop.learned, loop.ring, loop.carry, ((), ()), Counters(*[np.uint32(x) for x in (40, loop.updates, 0)])
+    )
     monkeypatch.setattr(loop._turns, "_program", lambda *args, **fixed: ended)
     with pytest.raises(RuntimeError, match="ended before it gave an action"):
         run(loop)

@@ -708,7 +708,8 @@ XLA_FFI_Error *maxent_adam(frame *f) {
 typedef struct {
   pthread_mutex_t mutex;
   pthread_cond_t changed;
-  int given, posted, left;  // an action nobody has fetched; a row nobody has taken; the program takes no more
+  int given, posted;   // an action nobody has fetched; a row nobody has taken
+  int stopped, left;   // no row will come; the program takes no more
   int32_t next;             // what the row's thread wants next
   int64_t patience;         // nanoseconds that the program waits for a row
   void *action, **row;
@@ -728,14 +729,14 @@ void maxent_remove_table(table *t) {
   free(t);
 }
 
-// Whether `what` has become true within so many nanoseconds; the table is locked.
+// Whether `what` has become true within so many nanoseconds, and before anybody stops; the table is locked.
 static int wait_for(table *t, const int *what, int64_t nanoseconds) {
   struct timespec end;
   timespec_get(&end, TIME_UTC);
   nanoseconds += end.tv_nsec;
   end.tv_sec += nanoseconds / 1000000000;
   end.tv_nsec = nanoseconds % 1000000000;
-  while (!*what)
+  while (!*what && !t->stopped)
     if (pthread_cond_timedwait(&t->changed, &t->mutex, &end)) break;
   return *what;
 }
@@ -748,7 +749,7 @@ static void tell(table *t, int *what) {
 
 // To be called before a program begins, when the one before has ended.
 void maxent_lay(table *t, int64_t patience) {
-  t->given = t->posted = t->left = 0;
+  t->given = t->posted = t->stopped = t->left = 0;
   t->patience = patience;
 }
 
@@ -768,6 +769,12 @@ int maxent_post(table *t, int32_t next) {
   t->next = next;
   tell(t, &t->posted);
   return !left;
+}
+
+// The program ends when it has taken the row that lies there, if any, and made the updates that were asked for with it.
+void maxent_stop(table *t) {
+  pthread_mutex_lock(&t->mutex);
+  tell(t, &t->stopped);
 }
 
 static table *table_of(frame *f) { return *(table **)argument(f, 0)->data; }
@@ -796,14 +803,14 @@ XLA_FFI_Error *maxent_give(frame *f) {
 }
 
 // table, x, … → x, next, row. Waits for a row, but not for ever: whoever steps the environments may be waiting for the
-// thread that waits here. `next` is negative where this was the last, and without a row it is the lowest there is.
+// thread that waits here. `next` is -1 where this was the last row, and -2 where there is none.
 XLA_FFI_Error *maxent_take(frame *f) {
   if (asks_version(f)) return NULL;
   table *t = table_of(f);
   hand_through(f);
   pthread_mutex_lock(&t->mutex);
   const int posted = wait_for(t, &t->posted, t->patience);
-  const int32_t next = posted ? t->next : INT32_MIN;
+  const int32_t next = posted ? t->next : -2;
   t->posted = 0;
   t->left = next < 0;
   for (int i = 2; i < f->rets.size; i++) {

@@ -18,7 +18,7 @@ from jax import Array
 from maxent.envs.contract import Envs, Episode, Journal, Stepped
 from maxent.errors import TrainingFault
 from maxent.loops.loop import Loop, Report, updates_due
-from maxent.loops.pieces import LAST
+from maxent.loops.pieces import LAST, Counters
 from maxent.loops.programs import Programs
 from maxent.loops.turns import Turns
 from maxent.replay import ring
@@ -94,7 +94,7 @@ class HostLoop(Loop):
         while self.step < total and not self.stopping:
             target = min(total, (self.step // every + 1) * every)
             while self.step < target and not self.stopping:
-                if self._turns is not None and not self._warms_up:
+                if self._turns is not None and not self._turns.vain and not self._warms_up:
                     self._take_turns(self._turns, target)
                 else:
                     self._iterate()
@@ -122,7 +122,8 @@ class HostLoop(Loop):
         if due > 0:
             args = self.learned, self.ring, self.roots, np.uint32(self.updates)
             self.learned = self.programs.learn(*args, count=due)
-            self._count(due)
+            self.updates += due
+            self.ahead += due
         stepped = self.envs.step(self.stepped.obs, self._fetched(drawn))
         self.whole = False
         self._add(stepped, carry, extras)
@@ -132,37 +133,33 @@ class HostLoop(Loop):
 
     def _take_turns(self, turns: Turns, target: int) -> None:
         """Iterations up to the target, or to a row that the program does not take, as one program."""
-        due = max(self._due(self.step) - self.ahead, 0)
+        due, taken = max(self._due(self.step) - self.ahead, 0), True
+        counters = Counters(*[np.uint32(x) for x in (self.step, self.updates, self.ahead)])
+        self.whole = False
         turned = turns.begin(
-            self.stepped, self.learned, self.ring, self.carry, self.roots, np.uint32(self.step),
-            np.uint32(self.updates), np.int32(due), observes=self._observes,
+            self.stepped, self.learned, self.ring, self.carry, self.roots, counters, np.int32(due),
+            observes=self._observes,
         )  # fmt: skip
         self.learned, self.ring, self.carry = turned.learned, turned.rows, turned.carry
-        taken = True
         try:
             while taken and due != LAST:
-                self._count(due)
-                self.whole = True
                 stepped = self.envs.step(self.stepped.obs, self._fetched(turns.action()))
-                self.whole = False
-                after = self.step + self.shape[1]
-                due = self._due(after) if after < target and not self.stopping else LAST
+                self.stepped, self.step = stepped, self.step + self.shape[1]
+                due = self._due(self.step) if self.step < target and not self.stopping else LAST
                 taken = not stepped.failed.any() and turns.take(stepped, due)
-                if taken:
-                    self._go_on(stepped)
         finally:
-            turns.end()
-        if not taken:
-            self._add(stepped, *turned.acted)
-        self.whole = True
+            raised = turns.end()
+            stored, self.updates, self.ahead = (int(x) for x in jax.device_get(turned.counters))
+            if stored < self.step:
+                self.step = stored
+                self._add(self.stepped, *turned.acted)
+            self.whole = True
+            if raised:
+                raise raised
 
     def _due(self, step: int) -> int:
         """Updates in the iteration that begins at that step."""
         return updates_due(self.programs.config.utd, step - self.learns_from, self.shape[1]) if self._replays else 0
-
-    def _count(self, updates: int) -> None:
-        self.updates += updates
-        self.ahead += updates
 
     def _add(self, stepped: Stepped, carry: Tree, extras: Tree) -> None:
         """Store what came of a step, and go on from there."""
@@ -174,11 +171,7 @@ class HostLoop(Loop):
             self._put_by(stepped.row._replace(obs=(), extras=extras))
         if self._observes:
             self.learned = self.programs.observe(self.learned, stepped.row)
-        self.carry = carry
-        self._go_on(stepped)
-
-    def _go_on(self, stepped: Stepped) -> None:
-        self.stepped, self.ahead = stepped, 0
+        self.stepped, self.carry, self.ahead = stepped, carry, 0
         self.step += self.shape[1]
 
     def _put_by(self, row: Transition) -> None:

@@ -59,6 +59,16 @@ class Arrived(NamedTuple):
         return cls(number, number, shapes, flag, flag, shapes, flag)
 
 
+class Counters(NamedTuple):
+    """How far a loop has come, as uint32."""
+
+    step: Batch
+    """Environment steps of each member whose rows are stored."""
+    updates: Batch
+    ahead: Batch
+    """Updates already made for the step to come."""
+
+
 class Turned(NamedTuple):
     """What turns leave behind; the arrays are there when the last one has ended."""
 
@@ -68,10 +78,11 @@ class Turned(NamedTuple):
     """The actor's memory before the first action whose row was not taken."""
     acted: tuple[Tree, Tree]
     """The actor's memory after the last action, and what is to be stored of it."""
+    counters: Counters
 
 
-LAST, NOTHING = -1, -2
-"""In place of the updates that are due in the next turn: this was the last; it was, and there is no row."""
+LAST = -1
+"""In place of the updates that are due in the next turn: there is none."""
 
 
 class Pieces:
@@ -154,16 +165,14 @@ class Pieces:
         rows: ring.Ring,
         carry: Tree,
         roots: Array,
-        step: Array,
-        index: Array,
+        counters: Counters,
         due: Array,
         *,
         observes: bool,
     ) -> Turned:
-        """Iterations from a step on, while the host steps its environments, until it says that one was the last.
+        """Iterations while the host steps its environments, until it says that one was the last, or has no row.
 
-        native.c lays actions and rows on the `table`; `index` is the number of the next update, and `due` says how many
-        the first turn makes.
+        native.c lays actions and rows on the `table`, and `due` says how many updates the first turn makes.
         """
         shapes, structure = jax.tree.flatten(Arrived.like(obs, starts))
 
@@ -178,12 +187,13 @@ class Pieces:
             return jax.lax.fori_loop(jnp.uint32(0), number, one, learned), index + number
 
         def turn(state: tuple) -> tuple:
-            (learned, rows, carry, _), obs, starts, step, index, due = state
+            (learned, rows, carry, _, (step, index, ahead)), obs, starts, due = state
             action, after, extras = act(learned, carry, obs, starts, step)
             # Each call hands a number through. What is read of the replay hangs on that of the giving, and what is
             # written on that of the taking: else XLA might learn before it gives, and would copy the replay.
             (index,) = _exchange("maxent_give", [_like(index)], table, index, action)
             learned, index = learn(learned, rows, index, due)
+            ahead += due.astype(jnp.uint32)
             results, arguments = [_like(rows.written), _like(due), *shapes], [rows.written, *jax.tree.leaves(learned)]
             written, due, *leaves = _exchange("maxent_take", results, table, *arguments)
             new = jax.tree.unflatten(structure, leaves)
@@ -191,12 +201,14 @@ class Pieces:
             taken = due >= LAST
             rows = jax.lax.cond(taken, lambda: ring.add(rows._replace(written=written), row), lambda: rows)
             learned = _where(taken, self.observe(learned, row), learned) if observes else learned
-            turned = Turned(learned, rows, _where(taken, after, carry), (after, extras))
-            return turned, new.obs, new.starts, step + jnp.uint32(starts.shape[1]), index, due
+            counted = Counters(step + jnp.uint32(starts.shape[1]), index, jnp.zeros_like(ahead))
+            counters = _where(taken, counted, Counters(step, index, ahead))
+            turned = Turned(learned, rows, _where(taken, after, carry), (after, extras), counters)
+            return turned, new.obs, new.starts, due
 
-        acted = jax.eval_shape(act, learned, carry, obs, starts, step)[1:]
+        acted = jax.eval_shape(act, learned, carry, obs, starts, counters.step)[1:]
         nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), acted)
-        state = Turned(learned, rows, carry, nothing), obs, starts, step, index, due
+        state = Turned(learned, rows, carry, nothing, counters), obs, starts, due
         return jax.lax.while_loop(lambda state: state[-1] >= 0, turn, state)[0]
 
     def learn_rollout(self, learned: Learned, rows: ring.Ring, roots: Array, index: Array) -> Learned:

@@ -16,7 +16,7 @@ import numpy as np
 
 from maxent import native
 from maxent.envs.contract import Stepped
-from maxent.loops.pieces import LAST, NOTHING, Arrived, Turned
+from maxent.loops.pieces import Arrived, Turned
 
 PATIENCE = 0.01
 """Seconds that a program waits for a row before it ends without it. Environments that compute with JAX may be waiting
@@ -38,23 +38,32 @@ class Turns:
         table = self._library.maxent_table(ctypes.c_void_p(self._action.ctypes.data), self._pointers)
         self._table = ctypes.c_void_p(table)
         self._address = np.array([table], np.uint64).view(np.uint32)
-        self._patient, self._runs = True, False
+        self._patient, self._late = True, 0
         self._alone = self._rest = 0
         """Turns yet to come that are not waited in, and how many they were after the last wait in vain."""
-        weakref.finalize(self, self._library.maxent_remove_table, self._table)
+        weakref.finalize(
+            self, self._library.maxent_remove_table, self._table
+        ).atexit = False  # a thread may be learning
 
     def begin(self, stepped: Stepped, *args: Any, **fixed: Any) -> Turned:
         """Begin with the turn that acts on this step; the rest are the program's, `Pieces.turns`."""
-        self._patient, self._runs = not self._alone, True
+        self._patient = not self._alone
         self._alone = max(self._alone - 1, 0)
         self._library.maxent_lay(self._table, ctypes.c_int64(int(PATIENCE * 1e9) if self._patient else 0))
         self._turned: Turned = self._program(self._address, stepped.obs, stepped.starts, *args, **fixed)
+        if self._patient:
+            self._late = self._late + 1 if self._ended else 0
         return self._turned
+
+    @property
+    def vain(self) -> bool:
+        """Whether programs wait before the host hears of them: JAX was started to compute on Python's own thread."""
+        return self._late >= 3
 
     def action(self) -> np.ndarray:
         """What the program gives next, [member, env, …]."""
         while True:
-            ended = self._turned.learned.updates.is_ready()  # type: ignore[attr-defined]
+            ended = self._ended
             if self._library.maxent_fetch(self._table, ctypes.c_int64(100_000_000)):
                 return self._action.copy()
             if ended:
@@ -68,18 +77,25 @@ class Turns:
         """
         for own, leaf in zip(self._row, jax.tree.leaves(Arrived.of(stepped)), strict=True):
             own[...] = leaf
-        taken = self._post(due)
-        self._runs = taken and due != LAST
+        taken = bool(self._library.maxent_post(self._table, ctypes.c_int32(due)))
         if self._patient:
             self._rest = self._alone = 0 if taken else min(2 * self._rest + 1, MOST_ALONE)
         return taken
 
-    def end(self) -> None:
-        """Wait for the program to end; it is told so, unless it knows."""
-        if self._runs:
-            self._post(NOTHING)
-            self._runs = False
-        jax.block_until_ready(self._turned.learned.updates)
+    def end(self) -> BaseException | None:
+        """Wait for the program to end, which it does when it has done what it was told so far.
 
-    def _post(self, due: int) -> bool:
-        return bool(self._library.maxent_post(self._table, ctypes.c_int32(due)))
+        Returns what was raised meanwhile: nothing may begin before it has ended, whoever presses Ctrl-C.
+        """
+        raised = None
+        self._library.maxent_stop(self._table)
+        while not self._ended:
+            try:
+                jax.block_until_ready(self._turned.learned.updates)
+            except BaseException as error:
+                raised = error
+        return raised
+
+    @property
+    def _ended(self) -> bool:
+        return self._turned.learned.updates.is_ready()  # type: ignore[attr-defined]
