@@ -105,6 +105,7 @@ class Seen(gymnasium.Env):
         (PENDULUM, "sac", {"utd": 3.0, "n_step": 3, "normalize_observations": True}),
         (Seen, "sac", {"envs": 2}),
         (Seen, "sac_v1", {"layer_norm": True}),
+        (PENDULUM, "sac_deterministic", {}),
         (PENDULUM, "ddpg", {"seeds": [0, 1]}),
         (PENDULUM, "td3", {"utd": 2.0}),
         (PENDULUM, "sql", {}),
