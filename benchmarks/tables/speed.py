@@ -196,13 +196,16 @@ def seeds_of(records: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any], s
 
 
 def draw_growth(axes: dict[str, dict[str, Any]]) -> None:
-    """One log-log panel an axis, its slope named."""
-    figure, panels = plt.subplots(1, len(axes), figsize=(3.2 * len(axes), 3), dpi=120, layout="constrained")
+    """One log-log panel an axis, its slope named; all over the same milliseconds, so that slopes can be compared."""
+    size = 3.2 * len(axes), 3
+    figure, panels = plt.subplots(1, len(axes), figsize=size, dpi=120, layout="constrained", sharey=True)
     for panel, (axis, r) in zip(np.atleast_1d(panels), axes.items()):
         what, cost, _ = GROWTH[axis]
         panel.loglog(r["sizes"], np.array(r["medians"]) * 1000, "o-", color="C0", linewidth=2)
-        panel.set(xlabel=what, ylabel=f"ms for {cost}", title=f"slope {r['slope']:.2f}")
+        panel.set_xlabel(what)
+        panel.set_title(f"{cost}\nslope {r['slope']:.2f}", fontsize="medium")
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
+    np.atleast_1d(panels)[0].set_ylabel("ms")
     figure.savefig(FIGURES / "growth.png")
     plt.close(figure)
