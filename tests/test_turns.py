@@ -1,5 +1,8 @@
 """Turns of the loop on the host: the same as its iterations one by one, whatever the environments do meanwhile."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -119,6 +122,21 @@ def test_turns_are_iterations(make, name, settings):
     assert "turns" in in_turns.programs.traces and in_turns.programs.traces["turns"] == 1
     assert_alike(in_turns, one_by_one)
     assert_alike(run(loop_over(make, name, **settings), every=6), in_turns, exactly=True)
+
+
+WIDER = """
+import jax, numpy as np
+from test_turns import PENDULUM, loop_over, run, state
+for name in ("sac", "ddpg"):
+    for a, b in zip(*(state(run(loop_over(PENDULUM, name, in_turns=x))) for x in (True, False)), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+"""
+
+
+def test_in_64_bit_mode_actions_and_rows_are_as_wide_as_the_table():
+    environment = os.environ | {"JAX_ENABLE_X64": "1", "PYTHONPATH": os.pathsep.join(["tests", *sys.path])}
+    subprocess.run([sys.executable, "-c", WIDER], check=True, env=environment)
 
 
 # --- environments that take their time ----------------------------------------------------------------------

@@ -708,10 +708,10 @@ XLA_FFI_Error *maxent_adam(frame *f) {
 typedef struct {
   pthread_mutex_t mutex;
   pthread_cond_t changed;
-  int given, posted;   // an action nobody has fetched; a row nobody has taken
-  int stopped, left;   // no row will come; the program takes no more
-  int32_t next;             // what the row's thread wants next
-  int64_t patience;         // nanoseconds that the program waits for a row
+  int given, posted;  // an action nobody has fetched; a row nobody has taken
+  int stopped, left;  // no row will come; the program takes no more
+  int32_t next;       // the updates of the next turn
+  int64_t patience;   // nanoseconds that the program waits for a row
   void *action, **row;
 } table;
 

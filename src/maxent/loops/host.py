@@ -3,7 +3,8 @@
 One iteration of an algorithm that learns from a replay: dispatch acting, and behind it the updates that are due; step
 the environments with the actions while those run; store what came back. The actions are the only thing that the host
 waits for, and the device does not wait for the host to have them. An algorithm that learns from rollouts acts and
-stores until its ring is full of steps that it has not learned from.
+stores until its ring is full of steps that it has not learned from. Where a CPU computes natively, the iterations are
+turns of one program (loops/turns.py), in the same order.
 """
 
 from collections.abc import Iterator, Sequence

@@ -52,7 +52,7 @@ class Arrived(NamedTuple):
         return cls(row.reward, row.discount, row.next_obs, row.boundary, row.real, stepped.obs, stepped.starts)
 
     @classmethod
-    def like(cls, obs: Tree, starts: Array) -> "Arrived":
+    def like(cls, obs: Tree, starts: Batch) -> "Arrived":
         """The shapes of one, where the step before gave these."""
         number, flag = jax.ShapeDtypeStruct(starts.shape, jnp.float32), jax.ShapeDtypeStruct(starts.shape, bool)
         shapes = _like(obs)
@@ -121,7 +121,9 @@ class Pieces:
 
         def act(view: Tree, carry: Tree, obs: Tree, root: Array) -> tuple[Array, Tree, Tree]:
             key = stream(root, name, step)
-            return self.algorithm.act(self.static, self.spec, view, carry, obs, key, explore)
+            action, after, extras = self.algorithm.act(self.static, self.spec, view, carry, obs, key, explore)
+            after = jax.tree.map(lambda new, old: new.astype(old.dtype), after, carry)
+            return action.astype(self.spec.action.dtype), after, extras  # in 64-bit mode draws are wider
 
         members, envs = starts.shape
         carry = jax.tree.map(begin, self.initial_carry((members, envs)), carry)

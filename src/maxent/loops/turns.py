@@ -31,7 +31,7 @@ class Turns:
     def __init__(self, program: Callable[..., Turned], stepped: Stepped) -> None:
         self._program = program
         self._action = np.zeros_like(stepped.row.action)
-        self._row = [np.zeros_like(x) for x in jax.tree.leaves(Arrived.of(stepped))]
+        self._row = [np.zeros(x.shape, x.dtype) for x in jax.tree.leaves(Arrived.like(stepped.obs, stepped.starts))]
         self._pointers = (ctypes.c_void_p * len(self._row))(*[x.ctypes.data for x in self._row])
         self._library = native.library()
         self._library.maxent_table.restype = ctypes.c_void_p
@@ -41,9 +41,8 @@ class Turns:
         self._patient, self._late = True, 0
         self._alone = self._rest = 0
         """Turns yet to come that are not waited in, and how many they were after the last wait in vain."""
-        weakref.finalize(
-            self, self._library.maxent_remove_table, self._table
-        ).atexit = False  # a thread may be learning
+        removal = weakref.finalize(self, self._library.maxent_remove_table, self._table)
+        removal.atexit = False  # a thread may be learning still
 
     def begin(self, stepped: Stepped, *args: Any, **fixed: Any) -> Turned:
         """Begin with the turn that acts on this step; the rest are the program's, `Pieces.turns`."""
