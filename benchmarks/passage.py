@@ -1,6 +1,6 @@
 """What the exact soft-optimal policy does in the two-passage maze, which no learner of it can exceed but by chance.
 
-    python benchmarks/passage.py --temperatures 0.05 0.1 0.15
+    python benchmarks/passage.py --temperatures 0.05 0.1 0.15 --discounts 0.95 0.99
 
 Soft value iteration on a grid of positions and of actions, with both passages open. Values between the grid's points
 are linear; so those inside the wall, where a point moves freely, leak into the passages' edges, by less than a cell. On
@@ -9,6 +9,7 @@ steps from random first positions, with the upper passage open and closed. Resul
 """
 
 import argparse
+import itertools
 import json
 import shlex
 import sys
@@ -27,7 +28,7 @@ from maxent.envs.tasks import two_passage
 from maxent.run import folder
 
 RESULTS = Path(__file__).parent / "results"
-GAMMA, TIME_LIMIT, EPISODES = 0.99, 50, 10_000
+TIME_LIMIT, EPISODES = 50, 10_000
 ERROR = 0.02
 """Of the soft value, at most, beside what the grid costs."""
 VOLUME = 4.0
@@ -50,40 +51,42 @@ def between(value: Array, positions: Array) -> Array:
     return map_coordinates(value, indices, order=1, mode="nearest")
 
 
-def soft_q(value: Array, positions: Array, actions: Array) -> Array:
+def soft_q(value: Array, gamma: Array, positions: Array, actions: Array) -> Array:
     """Q(s, a) = r + γ V(s'), [action, n]: V is 0 where the goal is reached."""
 
     def of(action: Array) -> Array:
         following, reward, reached = move(positions, action)
-        return reward + GAMMA * jnp.where(reached, 0.0, between(value, following))
+        return reward + gamma * jnp.where(reached, 0.0, between(value, following))
 
     return jax.lax.map(of, actions)
 
 
 @partial(jax.jit, static_argnames=("points",))
-def soft_value(temperature: Array, actions: Array, *, points: int) -> Array:
+def soft_value(temperature: Array, gamma: Array, actions: Array, *, points: int) -> Array:
     """The fixed point of V(s) = α log ∫ exp(Q(s, a)/α) da on a grid, [points, points]."""
     positions = grid(points, two_passage.TwoPassage.half_width)
 
     def backup(value: Array) -> Array:
-        q = soft_q(value, positions, actions) / temperature
+        q = soft_q(value, gamma, positions, actions) / temperature
         return temperature * (logsumexp(q, axis=0) + jnp.log(VOLUME / len(actions))).reshape(points, points)
 
     def far(pair: tuple[Array, Array]) -> Array:
-        return jnp.abs(pair[0] - pair[1]).max() > ERROR * (1 - GAMMA) / GAMMA
+        return jnp.abs(pair[0] - pair[1]).max() > ERROR * (1 - gamma) / gamma
 
     first = jnp.zeros((points, points))
     return jax.lax.while_loop(far, lambda pair: (backup(pair[0]), pair[0]), (backup(first), first))[0]
 
 
 @partial(jax.jit, static_argnames=("blocked",))
-def arrivals(value: Array, temperature: Array, actions: Array, key: Array, *, blocked: bool) -> tuple[Array, Array]:
+def arrivals(
+    value: Array, temperature: Array, gamma: Array, actions: Array, key: Array, *, blocked: bool
+) -> tuple[Array, Array]:
     """The shares of episodes that arrive, and that have been in the lower passage; the policy takes it for open."""
     task = TwoPassage(blocked)
 
     def step(carry: tuple[Array, Array, Array], key: Array) -> tuple[tuple[Array, Array, Array], None]:
         positions, arrived, lower = carry
-        choice = jax.random.categorical(key, soft_q(value, positions, actions).T / temperature)
+        choice = jax.random.categorical(key, soft_q(value, gamma, positions, actions).T / temperature)
         following, _, reached = jax.vmap(task.move)(positions, actions[choice])
         positions = jnp.where(arrived[:, None], positions, following)
         inside = (jnp.abs(positions[:, 0]) < two_passage.TwoPassage.wall[1]) & (positions[:, 1] < 0)
@@ -99,17 +102,20 @@ def arrivals(value: Array, temperature: Array, actions: Array, key: Array, *, bl
 def main() -> None:
     """Solve the maze at the temperatures that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.05, 0.1, 0.15, 0.2])
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.05, 0.1, 0.15, 0.2, 0.3, 0.5])
+    parser.add_argument("--discounts", type=float, nargs="+", default=[0.7, 0.8, 0.9, 0.95, 0.98, 0.99])
     parser.add_argument("--points", type=int, default=81, help="of the grid of positions, in each coordinate")
     parser.add_argument("--actions", type=int, default=9, help="in each coordinate")
     arguments = parser.parse_args()
     actions = grid(arguments.actions, 1.0)
     rows = []
-    for temperature in arguments.temperatures:
-        value = soft_value(jnp.float32(temperature), actions, points=arguments.points)
-        row = {"temperature": temperature}
+    for gamma, temperature in itertools.product(arguments.discounts, arguments.temperatures):
+        value = soft_value(jnp.float32(temperature), jnp.float32(gamma), actions, points=arguments.points)
+        row = {"gamma": gamma, "temperature": temperature}
         for name, blocked in (("open", False), ("blocked", True)):
-            shares = arrivals(value, jnp.float32(temperature), actions, jax.random.key(0), blocked=blocked)
+            shares = arrivals(
+                value, jnp.float32(temperature), jnp.float32(gamma), actions, jax.random.key(0), blocked=blocked
+            )
             row |= dict(zip((name, f"{name}, lower passage"), (round(float(share), 4) for share in shares)))
         rows.append(row)
         print(row, flush=True)
@@ -120,8 +126,7 @@ def main() -> None:
         "git": folder.git_revision(),
         "grid": {"positions": arguments.points**2, "actions": len(actions)},
         "episodes": EPISODES,
-        "gamma": GAMMA,
-        "temperatures": rows,
+        "policies": rows,
     }
     (RESULTS / "passage.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 

@@ -1,13 +1,16 @@
-"""What maximum entropy is for, on two tasks in the plane: benchmarks/results/multigoal.json and two-passage.json.
+"""What maximum entropy is for, on two tasks in the plane: benchmarks/results/multigoal.json and two-passage*.json.
 
     python benchmarks/toys.py multigoal --algorithms sql sac ddpg
     python benchmarks/toys.py two-passage --algorithms sql sac ddpg
+    python benchmarks/toys.py two-passage-oracle --algorithms sql sac ddpg
 
 multigoal: after training, 1,000 sampled episodes from the centre; the share of them that reaches each goal.
 
 two-passage: ten members are trained with both passages open. Then the upper one is closed, and it is counted how many
 episodes still arrive, with sampled and with deterministic actions; and after how many steps of further learning, with
-an empty replay and without random steps, nine of ten sampled episodes arrive.
+an empty replay and without random steps, nine of ten sampled episodes arrive. Once at the paper's temperature and the
+usual discount, and once at those of the exact solutions (benchmarks/passage.py) that always arrives with both open, and
+most often with one.
 
 Networks, batches, step sizes, discounts and replays are the same for all algorithms; the temperature is the same for
 those that have one. Results of several calls are kept beside each other, by algorithm.
@@ -39,8 +42,12 @@ RESULTS, FIGURES = ROOT / "benchmarks" / "results", ROOT / "docs" / "figures"
 ALGORITHMS = ("sql", "sac", "ddpg")
 MULTIGOAL, TWO_PASSAGE = "maxent/MultiGoal-v0", "maxent/TwoPassage-v0"
 COMMON = {"hidden_sizes": [128, 128], "learning_rate": 1e-3, "batch_size": 64, "learning_starts": 1000}
-TEMPERATURES = {MULTIGOAL: 10.0, TWO_PASSAGE: 0.1}
-"""The paper's, for its multi-goal task and for its mazes."""
+SETTINGS = {
+    "multigoal": {"temperature": 10.0, "gamma": 0.99},
+    "two-passage": {"temperature": 0.1, "gamma": 0.99},
+    "two-passage-oracle": {"temperature": 0.2, "gamma": 0.8},
+}
+"""The paper's temperatures for its multi-goal task and for its mazes; then what the exact solution names."""
 STEPS = {MULTIGOAL: 30_000, TWO_PASSAGE: 20_000}
 SMALL = {"hidden_sizes": [64, 64]}
 """For ten members at once."""
@@ -51,29 +58,29 @@ EPISODES, EVALUATION_SEED = 1000, 1_000_000
 MEMBERS, ARRIVALS, RELEARN_EVERY, RELEARN_AT_MOST = 10, 20, 500, 10_000
 
 
-def settings(env: str, algorithm: str) -> Any:
+def settings(task: str, env: str, algorithm: str) -> Any:
     """The algorithm's config for a task."""
-    values: dict[str, Any] = COMMON | (SMALL if env == TWO_PASSAGE else {})
-    if algorithm in ("sql", "sac"):
-        values["temperature"] = TEMPERATURES[env]
+    values: dict[str, Any] = COMMON | (SMALL if env == TWO_PASSAGE else {}) | SETTINGS[task]
+    if algorithm not in ("sql", "sac"):
+        del values["temperature"]
     if (algorithm, env) == ("sql", TWO_PASSAGE):
         values |= FOLLOWING
     return build(registry.entry(algorithm).config, values, algorithm)
 
 
-def train(env: str, algorithm: str, seeds: int, runs: Path) -> tuple[driver.Driver, float]:
+def train(task: str, env: str, algorithm: str, seeds: int, runs: Path) -> tuple[driver.Driver, float]:
     """A trained run, and how long it took."""
     steps = STEPS[env]
     config = TrainConfig(env, algorithm, steps=steps, seeds=seeds, eval_every=0, checkpoint_every=0, save_replay=False)
-    run = driver.start(config, settings(env, algorithm), {}, out=str(runs / env.partition("/")[2] / algorithm))
+    run = driver.start(config, settings(task, env, algorithm), {}, out=str(runs / task / algorithm))
     started = time.time()
     run.learn(steps, [lambda progress: print(algorithm, progress.rows[0], flush=True)])
     return run, time.time() - started
 
 
-def multigoal(algorithm: str, runs: Path) -> dict[str, Any]:
+def multigoal(task: str, algorithm: str, runs: Path) -> dict[str, Any]:
     """The share of sampled episodes that reaches each goal."""
-    run, seconds = train(MULTIGOAL, algorithm, 1, runs)
+    run, seconds = train(task, MULTIGOAL, algorithm, 1, runs)
     agent, make = maxent.load(run.path), partial(gymnasium.make, MULTIGOAL)
     played = landscape.rollouts(agent, make, EPISODES, EVALUATION_SEED)
     goals = [rollout.info.get("goal") for rollout in played]
@@ -91,9 +98,9 @@ def multigoal(algorithm: str, runs: Path) -> dict[str, Any]:
     }
 
 
-def two_passage(algorithm: str, runs: Path) -> dict[str, Any]:
+def two_passage(task: str, algorithm: str, runs: Path) -> dict[str, Any]:
     """Arrivals with both passages open, with one blocked, and how long it takes to learn the other."""
-    run, seconds = train(TWO_PASSAGE, algorithm, MEMBERS, runs)
+    run, seconds = train(task, TWO_PASSAGE, algorithm, MEMBERS, runs)
     at_once = dataclasses.replace(run.settings, learning_starts=0)
     blocked = driver.Driver(run.config, at_once, Factory(TWO_PASSAGE, {"blocked": True}))
     blocked.loop.learned = jax.tree.map(jnp.array, run.loop.learned)
@@ -130,7 +137,7 @@ def relearn(run: driver.Driver) -> list[int | None]:
     return needed
 
 
-TASKS = {"multigoal": multigoal, "two-passage": two_passage}
+TASKS = {"multigoal": multigoal, "two-passage": two_passage, "two-passage-oracle": two_passage}
 
 
 def main() -> None:
@@ -150,7 +157,7 @@ def main() -> None:
             "machine": folder.machine(),
             "git": folder.git_revision(),
         }
-        result = origin | TASKS[arguments.task](algorithm, arguments.runs)
+        result = origin | TASKS[arguments.task](arguments.task, algorithm, arguments.runs)
         path = RESULTS / f"{arguments.task}.json"
         record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"algorithms": {}}
         record["algorithms"][algorithm] = result
