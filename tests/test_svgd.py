@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from maxent import svgd
 from reference.sql_numpy import stein_direction
@@ -28,6 +28,16 @@ def test_it_is_the_sum_over_pairs(shape: tuple[int, int, int], scale: float) -> 
         found = svgd.direction(jnp.asarray(fixed), jnp.asarray(score), jnp.asarray(at), bandwidth)
     assert_allclose(bandwidth, h, rtol=1e-12)
     assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 7, 120])
+def test_a_median_needs_no_sort(count: int, scale: float) -> None:
+    x = jnp.asarray(scale * RNG.exponential(size=(50, count)), jnp.float32)
+    x = x.at[:, : count // 3].set(0).at[:, -1].set(x[:, 0])
+    found = jax.jit(jax.vmap(svgd.median))
+    assert_array_equal(found(x), jnp.median(x, -1))
+    assert " sort(" not in found.lower(x).compile().as_text()
 
 
 def test_a_kernel_falls_with_the_distance() -> None:

@@ -13,6 +13,7 @@ The kernel is Gaussian, κ(x, y) = exp(-‖x - y‖²/h), and h follows the part
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -26,6 +27,24 @@ def squared_distances(x: Array, y: Array) -> Array:
     return jnp.square(x[:, None] - y[None]).sum(-1)
 
 
+def median(x: Array) -> Array:
+    """The median of x [n] ≥ 0, bit for bit that of `jnp.median`, whose sort costs XLA on a CPU more than the networks.
+
+    Numbers that are not negative have the order of their bits. Those of the number with rank k are found one after the
+    other, the highest first: a bit is set if no more than k numbers are below what is known with it.
+    """
+    width = jnp.finfo(x.dtype).bits
+    bits = x.view(f"int{width}")
+    powers = jnp.asarray(2 ** np.arange(width - 2, -1, -1), bits.dtype)
+    middle = np.array([(len(x) - 1) // 2, len(x) // 2])
+
+    def find(found: Array, power: Array) -> tuple[Array, None]:
+        below = (bits < (found | power)[:, None]).sum(-1)
+        return jnp.where(below <= middle, found | power, found), None
+
+    return jax.lax.scan(find, jnp.zeros(2, bits.dtype), powers)[0].view(x.dtype).mean()
+
+
 def median_bandwidth(particles: Array, scale: float) -> Array:
     """h = scale · (the median of ‖x_i - x_j‖² over the pairs i < j) / log(M + 1), of particles [M, d], M ≥ 2.
 
@@ -33,7 +52,7 @@ def median_bandwidth(particles: Array, scale: float) -> Array:
     """
     count = len(particles)
     pairs = squared_distances(particles, particles)[np.triu_indices(count, 1)]
-    return jnp.maximum(scale * jnp.median(pairs) / math.log(count + 1), LEAST_BANDWIDTH)
+    return jnp.maximum(scale * median(pairs) / math.log(count + 1), LEAST_BANDWIDTH)
 
 
 def kernel(x: Array, y: Array, bandwidth: Array) -> Array:
