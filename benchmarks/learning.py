@@ -19,6 +19,7 @@ from maxent.config import (
     DDPGConfig,
     PPOConfig,
     SACConfig,
+    SACDeterministicConfig,
     SACDiscreteConfig,
     SACV1Config,
     SQLConfig,
@@ -49,6 +50,10 @@ TASKS = {
     "cheetah-members": (TrainConfig("HalfCheetah-v5", steps=100_000, seeds=3), CHEETAH),
     "cheetah-alone-1": (TrainConfig("HalfCheetah-v5", steps=100_000, seed=1), CHEETAH),
     "cheetah-alone-2": (TrainConfig("HalfCheetah-v5", steps=100_000, seed=2), CHEETAH),
+    "cheetah-deterministic": (
+        TrainConfig("HalfCheetah-v5", "sac_deterministic", steps=100_000, seeds=3),
+        SACDeterministicConfig(learning_rate=1e-3, learning_starts=10_000),
+    ),
     "cheetah-td3": (TrainConfig("HalfCheetah-v5", "td3", steps=300_000), TD3Config()),
     "cheetah-ddpg": (TrainConfig("HalfCheetah-v5", "ddpg", steps=300_000), DDPGConfig()),
     "cheetah-sac-v1": (
