@@ -97,7 +97,7 @@ def test_values_become_what_the_field_declares():
     ("text", "value"),
     [
         ("true", True), ("3", 3), ("-0.5", -0.5), ("1e-3", 1e-3), ("1_000", 1000), ("[1, 2]", [1, 2]), ('"3"', "3"),
-        ("auto", "auto"), ("", ""), ("a b", "a b"), ("[1,", "[1,"), ("True", "True"),
+        ("auto", "auto"), ("", ""), ("a b", "a b"), ("[1,", "[1,"), ("True", True), ("False", False), ("TRUE", "TRUE"),
     ],
 )  # fmt: skip
 def test_words_of_the_command_line(text, value):

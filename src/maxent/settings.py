@@ -118,11 +118,14 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """A word of the command line as TOML would read it, else as a string: true, 3, 0.5, [1, 2], "x", x."""
+    """A word of the command line as TOML would read it, else as a string: true, 3, 0.5, [1, 2], "x", x.
+
+    Python's True and False are no strings either: as such, an environment would take both for true.
+    """
     try:
         found = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
-        return text
+        return {"True": True, "False": False}.get(text, text)
     return found["value"] if len(found) == 1 else text
 
 

@@ -55,7 +55,7 @@ class TwoPassage:
     def move(self, state: Array, action: Array) -> tuple[Array, Array, Array]:
         """Half the action, first along x, then along y; -0.1‖s' - goal‖ + 10·[reached], and reached is the end."""
         task = two_passage.TwoPassage
-        low, high = np.array((task.lower,) if self.blocked else (task.lower, task.upper)).T
+        low, high = np.array(task.open_passages(self.blocked)).T
         (left, right), inside = task.wall, 1e-6
         (x, y), (dx, dy) = state, task.speed * action
         passage = (low < y) & (y < high)

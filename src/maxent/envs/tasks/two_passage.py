@@ -41,7 +41,14 @@ class TwoPassage(Plane):
     def __init__(self, render_mode: str | None = None, blocked: bool = False) -> None:
         super().__init__(render_mode)
         self.blocked = blocked
-        self.passages = (self.lower,) if blocked else (self.lower, self.upper)
+        self.passages = self.open_passages(blocked)
+
+    @classmethod
+    def open_passages(cls, blocked: bool) -> tuple[tuple[float, float], ...]:
+        """(low, high) of each passage that is open."""
+        if blocked not in (True, False):
+            raise ValueError(f"blocked is {blocked!r}; it must be true or false")
+        return (cls.lower,) if blocked else (cls.lower, cls.upper)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Move by half the action, as far as the wall lets it."""
