@@ -1,4 +1,5 @@
-"""On problems whose soft-optimal answer is known, the algorithms find it: values within 2 %, policies as densities.
+"""On problems whose soft-optimal answer is known, the algorithms find it: values within 2 % of the largest,
+policies as densities.
 
 One critic each, since the smaller of two is biased on purpose.
 """

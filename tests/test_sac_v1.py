@@ -261,6 +261,9 @@ def test_an_end_ends_the_value() -> None:
     assert_values(loop, 0, SCALES * (1 + GAMMA + GAMMA**2) + ENTROPY * (GAMMA + GAMMA**2))
     assert_values(loop, 1, SCALES * (1 + GAMMA) + ENTROPY * GAMMA)
     assert_values(loop, 2, SCALES)
+    spec, obs, action = loop.programs.spec, jnp.asarray(one_hot(2))[None], jnp.zeros((1, 1))
+    q = jax.vmap(lambda state: SAC_V1.q(PROBE, spec, state, obs, action)[0])(loop.learned.state)
+    assert_allclose(q, 1, rtol=TOLERANCE)  # what the user is told is in units of reward
 
 
 def test_a_reward_scale_is_an_inverse_temperature() -> None:

@@ -161,6 +161,18 @@ def test_canonical_actions_undo_the_environments() -> None:
             spaces.canonical_actions(space, actions)
 
 
+@pytest.mark.parametrize("algorithm", [maxent.SACV1, maxent.SACDeterministic, maxent.TD3, maxent.DDPG, maxent.SAC])
+def test_all_who_have_critics_of_actions_say_what_they_believe(algorithm: type[maxent.Agent]) -> None:
+    agent = algorithm("maxent/MultiGoal-v0", **TINY).learn(30)
+    q = agent.q(np.zeros(2, np.float32), np.array([[0.0, 0.0], [1.0, 1.0]]))
+    assert q.shape == (2,) and q.dtype == np.float32 and q[0] != q[1]
+
+
+def test_a_passage_is_open_or_not() -> None:
+    with pytest.raises(ValueError, match="blocked is 'False'; it must be true or false"):
+        TwoPassage(blocked="False")  # type: ignore[arg-type]
+
+
 def test_a_landscape_shows_what_the_critic_believes(tmp_path: Path) -> None:
     """The deterministic action is, by `q`, better than what is drawn; episodes are a function of the seed."""
     agent = maxent.SQL("maxent/MultiGoal-v0", seed=1, greedy_particles=300, **TINY).learn(30)

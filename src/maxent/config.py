@@ -103,7 +103,7 @@ class SACConfig(SquashedGaussianConfig):
     temperature_learning_rate: float | Auto = setting("auto", low=0, swept=True)
     """Step size of the logarithm of the temperature; "auto" follows learning_rate."""
     temperature: float | Auto = setting("auto", low=0, swept=True)
-    """Weight of the entropy against the reward: "auto" learns it so that the entropy meets target_entropy."""
+    """Weight of the entropy against the reward, 0 for none; "auto" learns it to meet target_entropy."""
     initial_temperature: float = setting(1.0, above=0, swept=True)
     """Where a learned temperature starts."""
     target_entropy: float | Auto = setting("auto", swept=True)
@@ -118,7 +118,7 @@ class SACV1Config(SquashedGaussianConfig):
 
     value_learning_rate: float | Auto = setting("auto", low=0, swept=True)
     """Step size of the value network; "auto" follows learning_rate."""
-    reward_scale: float = setting(5.0, low=0, swept=True)
+    reward_scale: float = setting(5.0, above=0, swept=True)
     """What rewards are multiplied by; the entropy's weight is 1, so this is the inverse of a temperature."""
     target_update_interval: int = setting(1, low=1)
     """Updates for each move of the target network; 1000, with tau = 1, is the paper's hard variant."""
@@ -133,7 +133,7 @@ class SACDiscreteConfig(ActorCriticConfig):
     temperature_learning_rate: float | Auto = setting("auto", low=0, swept=True)
     """Step size of the logarithm of the temperature; "auto" follows learning_rate."""
     temperature: float | Auto = setting("auto", low=0, swept=True)
-    """Weight of the entropy against the reward: "auto" learns it so that the entropy meets target_entropy_ratio."""
+    """Weight of the entropy against the reward, 0 for none; "auto" learns it to meet target_entropy_ratio."""
     initial_temperature: float = setting(1.0, above=0, swept=True)
     """Where a learned temperature starts."""
     target_entropy_ratio: float = setting(0.6, low=0, high=1, swept=True)

@@ -15,7 +15,8 @@ every value here is c times the value there.
 Differs from the paper:
   - c is 5 by default, the paper's for Hopper, Walker2d, HalfCheetah and Ant (20 for Humanoid, 10 for rllab's): it has
     to be tuned to the task, which is why the second paper learns a temperature instead.
-  - The authors' code draws one action for V and the policy together, and takes all gradients before any step.
+  - The authors' code draws one action for V and the policy together, and takes all gradients before any step. Its
+    policy follows the first critic; the smallest of both serves V alone.
   - The authors' code adds 0.001 times the means over batch and action of ½ μ² and ½ log² σ to J_π, which the paper
     leaves out: `regularization = 0.001`. It begins with 10,000 random actions on HalfCheetah and Ant, else with 1,000.
   - Everything that the config offers beyond its defaults: n-step targets, more or fewer critics, layer and observation
@@ -165,6 +166,11 @@ def metrics(config: SACV1Config) -> tuple[str, ...]:
     return (*METRICS, *(f"critic_loss_{i}" for i in range(config.critics)))
 
 
+def q(config: SACV1Config, spec: Spec, state: State, obs: Tree, action: Array) -> Array:
+    """What the critics believe in units of reward, which they learn times c: [batch]."""
+    return operators.q(config, spec, state, obs, action) / state.numbers["reward_scale"]
+
+
 SAC_V1 = Algorithm(
-    "sac_v1", init, view, no_memory, act, observations.follow, update, "replay", ("continuous",), metrics
+    "sac_v1", init, view, no_memory, act, observations.follow, update, "replay", ("continuous",), metrics, q
 )

@@ -182,4 +182,6 @@ def metrics(config: TD3Config) -> tuple[str, ...]:
     return (*METRICS, *(f"critic_loss_{i}" for i in range(config.critics)))
 
 
-TD3 = Algorithm("td3", init, view, initial_carry, act, observations.follow, update, "replay", ("continuous",), metrics)
+TD3 = Algorithm(
+    "td3", init, view, initial_carry, act, observations.follow, update, "replay", ("continuous",), metrics, operators.q
+)
