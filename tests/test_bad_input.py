@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import maxent
+from faulty import EmptyAction, EmptyObservation
 from maxent import tabular
 from maxent.cli import main
 from maxent.envs.make import Factory
@@ -512,6 +513,17 @@ PYTHON = {
     "negative": (lambda agent: tabular.soft_policy_evaluation(MDP, [[-1, 2]] * 3, 1.0), "policy[0, 0] is -1"),
     "a text": (lambda agent: tabular.soft_policy_evaluation(MDP, "mine", 1.0), "not an array of real numbers"),
     "ragged": (lambda agent: tabular.soft_backup(MDP, [[1], [1, 2]]), "not an array of real numbers"),
+    "complex numbers": (lambda agent: tabular.soft_backup(MDP, [1j, 0]), "value is not an array of real numbers"),
+    "no actions": (lambda agent: tabular.log_partition([], 1.0), "q has shape (0,); expected at least one entry"),
+    "half a state": (lambda agent: tabular.random_mdp(2.5, 1), "2.5 states and 1 actions asked for; expected whole"),
+    "half a link": (lambda agent: tabular.chain(2.5), "length is 2.5"),
+    "a layout of numbers": (
+        lambda agent: tabular.gridworld([12, 34]),
+        "layout has the characters ['1', '2', '3', '4']",
+    ),
+    "half a step": (lambda agent: tabular.entropy_constrained_finite_horizon(MDP, 2.5, 0.1), "steps is 2.5"),
+    "nothing to see": (lambda agent: maxent.SAC(EmptyObservation()), "the observation space is empty"),
+    "nothing to do": (lambda agent: maxent.SAC(EmptyAction()), "the action space is empty"),
     "tolerance": (lambda agent: tabular.soft_value_iteration(MDP, 1.0, tolerance=0), "must be positive"),
 }
 

@@ -13,7 +13,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from maxent import native, registry, streams
+from maxent import native, observations, registry, streams
 from maxent.errors import ConfigError
 from maxent.loops.pieces import Learned, Pieces
 from maxent.replay import ring
@@ -140,5 +140,7 @@ def refuse_unfit(algorithm: Algorithm, spec: Spec) -> None:
         able = [name for name in registry.ALGORITHMS if kind in registry.algorithm(name).actions]
         others = f"use {' or '.join(able)}" if able else "no algorithm here takes them yet"
         raise ConfigError(f"{algorithm.name} does not take {kind} actions: {others}")
-    if not jax.tree.leaves(spec.obs):
+    if not observations.count_features(spec.obs):
         raise ConfigError("the observation space is empty: there is nothing to act on")
+    if 0 in spec.action.shape:
+        raise ConfigError("the action space is empty: there is nothing to learn")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from maxent.errors import ConfigError
-from maxent.tabular.mdp import MDP
+from maxent.tabular.mdp import MDP, is_count
 
 MOVES = ((-1, 0), (0, 1), (1, 0), (0, -1))
 """The actions of a gridworld as (rows, columns): up, right, down, left."""
@@ -24,8 +24,9 @@ TWO_PASSAGES = (
 
 def random_mdp(num_states: int, num_actions: int, discount: float = 0.95, seed: int = 0) -> MDP:
     """An MDP without structure or end: rows uniform on the simplex, standard normal rewards."""
-    if num_states < 1 or num_actions < 1:
-        raise ConfigError(f"{num_states} states and {num_actions} actions asked for; expected at least 1 each")
+    if not (is_count(num_states) and is_count(num_actions)):
+        found = f"{num_states} states and {num_actions} actions"
+        raise ConfigError(f"{found} asked for; expected whole numbers, at least 1 each")
     rng = np.random.default_rng(seed)
     return MDP(
         transition=rng.dirichlet(np.ones(num_states), (num_states, num_actions)),
@@ -40,7 +41,7 @@ def chain(length: int, discount: float = 0.95, goal_reward: float = 1.0, slip: f
 
     Action 0 steps left (and stays at state 0), action 1 right; with probability `slip` the other one happens.
     """
-    if length < 2:
+    if not is_count(length, 2):
         raise ConfigError(f"length is {length}; a chain needs a start and an end, so at least 2")
     _check_slip(slip)
     here = np.arange(length)
@@ -66,11 +67,11 @@ def gridworld(
     step pays `step_reward`, the one that enters a goal `goal_reward` on top. Walls are states that nobody
     enters.
     """
-    rows = [list(row) for row in layout]
+    rows = [list(str(row)) for row in layout]
     if not rows or not rows[0] or any(len(row) != len(rows[0]) for row in rows):
         raise ConfigError("layout is empty or its rows differ in length; expected a rectangle of S, G, # and .")
     cells = np.array(rows)
-    unknown = set("".join(layout)) - set("SG#.")
+    unknown = set(cells.ravel().tolist()) - set("SG#.")
     if unknown or "S" not in cells:
         found = f"the characters {sorted(unknown)}" if unknown else "no start S"
         raise ConfigError(f"layout has {found}; expected S, G, # and ., with at least one S")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from maxent.errors import ConfigError, MaxentError
-from maxent.tabular.mdp import MDP, Array, check_numbers, check_temperature, refuse
+from maxent.tabular.mdp import MDP, Array, check_numbers, check_temperature, is_count, refuse
 from maxent.tabular.soft import (
     boltzmann_policy,
     entropy,
@@ -181,8 +181,8 @@ def entropy_constrained_finite_horizon(
     found together: dual ascent, each step of which is a sweep backward in time. Raises as
     `entropy_constrained` does.
     """
-    if steps < 1:
-        raise ConfigError(f"steps is {steps}; a finite horizon has at least 1")
+    if not is_count(steps):
+        raise ConfigError(f"steps is {steps}; a finite horizon has a whole number of them, at least 1")
     target = check_target(mdp, target_entropy, (steps,))
     return _ascend(
         mdp,

@@ -100,9 +100,14 @@ def refuse(name: str, array: NDArray[np.generic], wrong: NDArray[np.bool_], expe
 def check_numbers(name: str, value: ArrayLike, shape: tuple[int, ...] | None = None) -> Array:
     """A read-only float64 copy. Raises `ConfigError` where it is not finite numbers of that shape."""
     try:
-        array = np.array(value, np.float64)
-    except (TypeError, ValueError) as error:
+        given = np.asarray(value)
+    except ValueError as error:
         raise ConfigError(f"{name} is not an array of real numbers: {error}") from None
+    if given.dtype.kind not in "biuf":
+        raise ConfigError(f"{name} is not an array of real numbers, but of {given.dtype.name}")
+    array = np.array(given, np.float64)
+    if not array.size:
+        raise ConfigError(f"{name} has shape {array.shape}; expected at least one entry")
     if shape is not None and array.shape != shape:
         raise ConfigError(f"{name} has shape {array.shape}; expected {shape}")
     refuse(name, array, ~np.isfinite(array), "every entry must be finite")
@@ -122,6 +127,11 @@ def check_distribution(name: str, value: ArrayLike, shape: tuple[int, ...]) -> A
     array = array / total
     array.flags.writeable = False
     return array
+
+
+def is_count(value: object, least: int = 1) -> bool:
+    """Whether it is a whole number, and no smaller than that."""
+    return isinstance(value, int | np.integer) and bool(value >= least)
 
 
 def check_temperature(temperature: float) -> float:
