@@ -18,6 +18,7 @@ PAGES |= {f"docs/{name}.md": name for name in registry.ALGORITHMS if (ROOT / "do
 """Each page, and the algorithm whose results it shows."""
 BLOCKS: dict[str, Callable[[str, str], str]] = {
     "learning": learning.learning,
+    "ablation": lambda folder, algo: learning.learning(folder, "sac_deterministic"),
     "tried": lambda folder, algo: learning.tried(algo),
     "settings": lambda folder, algo: learning.settings(algo),
     "family": lambda folder, algo: learning.family(folder),

@@ -4,12 +4,14 @@ import dataclasses
 import inspect
 import json
 import re
+import textwrap
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from maxent import registry
+from maxent.config import TrainConfig
 from tables import FIGURES, load, machine
 
 TARGETS = {
@@ -19,6 +21,7 @@ TARGETS = {
     "bipedal": "median ≥ 300, mean ≥ 280",
     "lunar": "mean ≥ 250",
     "cheetah": "mean ≥ 7,500",
+    "cheetah-deterministic": "the curve, as it is",
     "cheetah-td3": "mean ≥ 6,500",
     "cheetah-ddpg": "mean ≥ 5,500",
     "cheetah-sac-v1": "mean ≥ 5,000",
@@ -29,7 +32,7 @@ TARGETS = {
     "walker-sac": "the curve, as it is",
 }
 
-BESIDE = {"walker-sql": ["walker-sac"]}
+BESIDE = {"walker-sql": ["walker-sac"], "cheetah-deterministic": ["cheetah-members"]}
 """Whose curves are drawn beside a task's own."""
 ALONE, MEMBERS = ("cheetah", "cheetah-alone-1", "cheetah-alone-2"), ("cheetah-members",)
 """Three runs alone, and the one whose members have their seeds."""
@@ -53,7 +56,11 @@ def learning(folder: str, algo: str) -> str:
     lines += [
         "",
         f"Each run had {machines}, on a machine shared with other work, so the wall times say little. "
-        "`benchmarks/learning.py` measures it; `benchmarks/results/` has every return.",
+        "`benchmarks/learning.py` measures it; `benchmarks/results/` has every return. The same by the command:",
+        "",
+        "```sh",
+        *(command(record) for record in records),
+        "```",
         "",
     ]
     lines += [f"![{r['train']['env']}]({folder}figures/learning-{r['task']}.png)" for r in records]
@@ -79,11 +86,34 @@ def learned(record: dict[str, Any]) -> str:
     return f"{env} | {steps:,} | {seeds} | {returns.mean():.1f} | {np.median(returns):.1f} | {returns.min():.1f}"
 
 
+def differences(values: dict[str, Any], defaults: Any) -> dict[str, Any]:
+    """Those of a record's settings that are not today's defaults."""
+    usual = json.loads(json.dumps(vars(defaults), default=list))
+    return {name: value for name, value in values.items() if value != usual.get(name)}
+
+
 def changed(record: dict[str, Any]) -> str:
-    """The algorithm's settings in which a record differs from today's defaults."""
+    """The algorithm's settings in which a record differs from the defaults."""
     algo = record["train"]["algo"]
-    defaults = json.loads(json.dumps(vars(registry.entry(algo).config()), default=list))
-    return ", ".join(f"`{name}` {value}" for name, value in record[algo].items() if value != defaults.get(name))
+    return ", ".join(f"`{k}` {v}" for k, v in differences(record[algo], registry.entry(algo).config()).items())
+
+
+def command(record: dict[str, Any]) -> str:
+    """What learns the same as a record's run."""
+    train, algo = record["train"], record["train"]["algo"]
+    usual = TrainConfig(train["env"], steps=0)
+    own = differences(record[algo], registry.entry(algo).config())
+    options = [option(name, value) for name, value in differences(train, usual).items()]
+    options += [option(f"{algo}.{name}", value) for name, value in own.items()]
+    text = f"maxent train {train['env']} {' '.join(options)}"
+    lines = textwrap.wrap(text, 112, subsequent_indent="    ", break_on_hyphens=False)
+    return " \\\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def option(name: str, value: Any) -> str:
+    """As --sac.hidden-sizes 64,64, which no line's end is to part."""
+    words = [json.dumps(x).strip('"') for x in (value if isinstance(value, list) else [value])]
+    return f"--{name.replace('_', '-')}\N{NO-BREAK SPACE}{','.join(words)}"
 
 
 def draw_curve(record: dict[str, Any]) -> None:
