@@ -22,6 +22,10 @@ CANDIDATES = 16
 of all rows start none, and all 16 fail once in 43 million slots."""
 
 
+USUAL = 2
+"""Of them are looked at first, and the others where these do not do for a whole batch."""
+
+
 class Ring(NamedTuple):
     """Rows of one or more environments for one or more members."""
 
@@ -125,15 +129,26 @@ def sample(ring: Ring, keys: Array, batch_size: int, n_step: int, gamma: Array) 
         return (oldest + age) % capacity(ring)
 
     bound = jnp.maximum(size - 1, 1) * envs
-    drawn = jax.vmap(lambda key: _candidates(key, batch_size, bound))(keys)
-    age, env = drawn // envs, drawn % envs
-    whole = ~ring.boundary[row(age), member[..., None], env]
-    if n_step > 1:
-        cut = [ring.boundary[row(jnp.minimum(age + i, size - 1)), member[..., None], env] for i in range(1, n_step)]
-        whole &= (age + n_step < size) | jnp.stack(cut).any(0)
-    first = jnp.where(whole, jnp.arange(CANDIDATES), CANDIDATES).min(-1, keepdims=True) % CANDIDATES
-    age = jnp.take_along_axis(age, first, -1)[..., 0]
-    env = jnp.take_along_axis(env, first, -1)[..., 0]
+    words = jax.vmap(lambda key: jax.random.bits(key, (batch_size,)))(keys)
+
+    def first_whole(count: int) -> tuple[Array, Array, Array]:
+        """Of so many candidates the first that starts a transition, as age and env, and whether there is one."""
+        drawn = _candidates(words, count, bound)
+        age, env = drawn // envs, drawn % envs
+        whole = ~ring.boundary[row(age), member[..., None], env]
+        if n_step > 1:
+            cut = [ring.boundary[row(jnp.minimum(age + i, size - 1)), member[..., None], env] for i in range(1, n_step)]
+            whole &= (age + n_step < size) | jnp.stack(cut).any(0)
+        first = jnp.where(whole, jnp.arange(count), count).min(-1, keepdims=True) % count
+        age, env = (jnp.take_along_axis(x, first, -1)[..., 0] for x in (age, env))
+        return age, env, whole.any(-1)
+
+    def seldom_all() -> tuple[Array, Array]:
+        age, env, found = first_whole(USUAL)
+        return jax.lax.cond(found.all(), lambda: (age, env), lambda: first_whole(CANDIDATES)[:2])
+
+    # Of a long episode's rows nearly all start one. But a GPU would have to ask the host whether it is so.
+    age, env = jax.lax.platform_dependent(cpu=seldom_all, default=lambda: first_whole(CANDIDATES)[:2])
     # Where all candidates failed: the row before a boundary starts one, and a window may end at the newest row.
     ended = ring.boundary[row(age), member, env]
     age = jnp.where(ended, jnp.where(age > 0, age - 1, 1), age)
@@ -162,14 +177,13 @@ def sample(ring: Ring, keys: Array, batch_size: int, n_step: int, gamma: Array) 
     )
 
 
-def _candidates(key: Array, slots: int, bound: Array) -> Array:
-    """Integers from 0 to below `bound`, [slot, CANDIDATES]: one word a slot from the key, and its sequence by SplitMix.
+def _candidates(words: Array, count: int, bound: Array) -> Array:
+    """Integers from 0 to below `bound`, […, count]: each slot's random word, continued by SplitMix.
 
     Sixteen words from JAX's generator cost a tenth of a whole update of small networks. The mixing function is
     Wellons' lowbias32; a bijection, so that the first candidate is exactly as uniform as its word.
     """
-    word = jax.random.bits(key, (slots, 1))
-    x = word + jnp.uint32(0x9E3779B9) * jnp.arange(CANDIDATES, dtype=jnp.uint32)
+    x = words[..., None] + jnp.uint32(0x9E3779B9) * jnp.arange(count, dtype=jnp.uint32)
     x = (x ^ (x >> 16)) * jnp.uint32(0x21F0AAAD)
     x = (x ^ (x >> 15)) * jnp.uint32(0xD35A2D97)
     x = x ^ (x >> 15)
