@@ -103,7 +103,7 @@ def main() -> None:
     """Solve the maze at the temperatures that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.05, 0.1, 0.15, 0.2, 0.3, 0.5])
-    parser.add_argument("--discounts", type=float, nargs="+", default=[0.7, 0.8, 0.9, 0.95, 0.98, 0.99])
+    parser.add_argument("--discounts", type=float, nargs="+", default=[0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99])
     parser.add_argument("--points", type=int, default=81, help="of the grid of positions, in each coordinate")
     parser.add_argument("--actions", type=int, default=9, help="in each coordinate")
     arguments = parser.parse_args()
