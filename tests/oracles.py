@@ -73,9 +73,9 @@ def linear_quadratic(temperature: float) -> Problem:
     return Problem(temperature, draw, states, -p * states**2 + v, log_density)
 
 
-def learn(algorithm: Algorithm, config: Any, updates: int, problem: Problem) -> Any:
+def learn(algorithm: Algorithm, config: Any, updates: int, problem: Problem, seed: int = 0) -> Any:
     """The state after so many updates, each from a batch of its own."""
-    static, key = without_numbers(config), jax.random.key(7, impl="unsafe_rbg")
+    static, key = without_numbers(config), jax.random.key(7 + seed, impl="unsafe_rbg")
 
     def one(state: Any, index: jax.Array) -> tuple[Any, None]:
         first, second = jax.random.split(jax.random.fold_in(key, index))
@@ -84,7 +84,7 @@ def learn(algorithm: Algorithm, config: Any, updates: int, problem: Problem) -> 
     def run(state: Any) -> Any:
         return jax.lax.scan(one, state, jnp.arange(updates, dtype=jnp.uint32))[0]
 
-    return jax.jit(run)(jax.jit(partial(algorithm.init, config, SPEC))(jax.random.key(0)))
+    return jax.jit(run)(jax.jit(partial(algorithm.init, config, SPEC))(jax.random.key(seed)))
 
 
 def soft_values(algorithm: Algorithm, config: Any, state: Any, problem: Problem) -> np.ndarray:
