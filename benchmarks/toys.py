@@ -9,8 +9,8 @@ multigoal: after training, 1,000 sampled episodes from the centre; the share of 
 two-passage: ten members are trained with both passages open. Then the upper one is closed, and it is counted how many
 episodes still arrive, with sampled and with deterministic actions; and after how many steps of further learning, with
 an empty replay and without random steps, nine of ten sampled episodes arrive. Once at the paper's temperature and the
-usual discount, and once at those of the exact solutions (benchmarks/passage.py) that always arrives with both open, and
-most often with one.
+usual discount, and once at those of an exact policy (benchmarks/passage.py) that arrives almost always with both open,
+and as often as nearly any with one.
 
 Networks, batches, step sizes, discounts and replays are the same for all algorithms; the temperature is the same for
 those that have one. Results of several calls are kept beside each other, by algorithm.
@@ -47,7 +47,7 @@ SETTINGS = {
     "two-passage": {"temperature": 0.1, "gamma": 0.99},
     "two-passage-oracle": {"temperature": 0.2, "gamma": 0.8},
 }
-"""The paper's temperatures for its multi-goal task and for its mazes; then what the exact solution names."""
+"""The paper's temperatures for its multi-goal task and for its mazes; then a pair from the exact solution."""
 STEPS = {MULTIGOAL: 30_000, TWO_PASSAGE: 20_000}
 SMALL = {"hidden_sizes": [64, 64]}
 """For ten members at once."""

@@ -517,10 +517,8 @@ PYTHON = {
     "no actions": (lambda agent: tabular.log_partition([], 1.0), "q has shape (0,); expected at least one entry"),
     "half a state": (lambda agent: tabular.random_mdp(2.5, 1), "2.5 states and 1 actions asked for; expected whole"),
     "half a link": (lambda agent: tabular.chain(2.5), "length is 2.5"),
-    "a layout of numbers": (
-        lambda agent: tabular.gridworld([12, 34]),
-        "layout has the characters ['1', '2', '3', '4']",
-    ),
+    "a layout of numbers": (lambda agent: tabular.gridworld([12, 34]), "layout is [12, 34]; expected rows of text"),
+    "true states": (lambda agent: tabular.random_mdp(True, 1), "True states and 1 actions asked for"),
     "half a step": (lambda agent: tabular.entropy_constrained_finite_horizon(MDP, 2.5, 0.1), "steps is 2.5"),
     "nothing to see": (lambda agent: maxent.SAC(EmptyObservation()), "the observation space is empty"),
     "nothing to do": (lambda agent: maxent.SAC(EmptyAction()), "the action space is empty"),

@@ -22,7 +22,7 @@ CANDIDATES = 16
 of all rows start none, and all 16 fail once in 43 million slots."""
 
 
-USUAL = 2
+USUAL = 4
 """Of them are looked at first, and the others where these do not do for a whole batch."""
 
 

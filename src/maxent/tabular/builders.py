@@ -25,7 +25,7 @@ TWO_PASSAGES = (
 def random_mdp(num_states: int, num_actions: int, discount: float = 0.95, seed: int = 0) -> MDP:
     """An MDP without structure or end: rows uniform on the simplex, standard normal rewards."""
     if not (is_count(num_states) and is_count(num_actions)):
-        found = f"{num_states} states and {num_actions} actions"
+        found = f"{num_states!r} states and {num_actions!r} actions"
         raise ConfigError(f"{found} asked for; expected whole numbers, at least 1 each")
     rng = np.random.default_rng(seed)
     return MDP(
@@ -42,7 +42,7 @@ def chain(length: int, discount: float = 0.95, goal_reward: float = 1.0, slip: f
     Action 0 steps left (and stays at state 0), action 1 right; with probability `slip` the other one happens.
     """
     if not is_count(length, 2):
-        raise ConfigError(f"length is {length}; a chain needs a start and an end, so at least 2")
+        raise ConfigError(f"length is {length!r}; a chain needs a start and an end, so a whole number, at least 2")
     _check_slip(slip)
     here = np.arange(length)
     left, right = np.eye(length)[np.maximum(here - 1, 0)], np.eye(length)[np.minimum(here + 1, length - 1)]
@@ -67,11 +67,14 @@ def gridworld(
     step pays `step_reward`, the one that enters a goal `goal_reward` on top. Walls are states that nobody
     enters.
     """
-    rows = [list(str(row)) for row in layout]
+    try:
+        rows = ["".join(row) for row in layout]
+    except TypeError:
+        raise ConfigError(f"layout is {layout!r}; expected rows of text, such as S..G") from None
     if not rows or not rows[0] or any(len(row) != len(rows[0]) for row in rows):
         raise ConfigError("layout is empty or its rows differ in length; expected a rectangle of S, G, # and .")
-    cells = np.array(rows)
-    unknown = set(cells.ravel().tolist()) - set("SG#.")
+    cells = np.array([list(row) for row in rows])
+    unknown = set("".join(rows)) - set("SG#.")
     if unknown or "S" not in cells:
         found = f"the characters {sorted(unknown)}" if unknown else "no start S"
         raise ConfigError(f"layout has {found}; expected S, G, # and ., with at least one S")

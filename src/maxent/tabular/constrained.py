@@ -182,7 +182,7 @@ def entropy_constrained_finite_horizon(
     `entropy_constrained` does.
     """
     if not is_count(steps):
-        raise ConfigError(f"steps is {steps}; a finite horizon has a whole number of them, at least 1")
+        raise ConfigError(f"steps is {steps!r}; a finite horizon has a whole number of them, at least 1")
     target = check_target(mdp, target_entropy, (steps,))
     return _ascend(
         mdp,

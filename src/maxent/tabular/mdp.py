@@ -1,5 +1,6 @@
 """A finite Markov decision process given as arrays, checked once, when it is made."""
 
+import operator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -100,12 +101,11 @@ def refuse(name: str, array: NDArray[np.generic], wrong: NDArray[np.bool_], expe
 def check_numbers(name: str, value: ArrayLike, shape: tuple[int, ...] | None = None) -> Array:
     """A read-only float64 copy. Raises `ConfigError` where it is not finite numbers of that shape."""
     try:
-        given = np.asarray(value)
-    except ValueError as error:
+        if np.iscomplexobj(value):
+            raise TypeError("they are complex")
+        array = np.array(value, np.float64)
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"{name} is not an array of real numbers: {error}") from None
-    if given.dtype.kind not in "biuf":
-        raise ConfigError(f"{name} is not an array of real numbers, but of {given.dtype.name}")
-    array = np.array(given, np.float64)
     if not array.size:
         raise ConfigError(f"{name} has shape {array.shape}; expected at least one entry")
     if shape is not None and array.shape != shape:
@@ -131,7 +131,10 @@ def check_distribution(name: str, value: ArrayLike, shape: tuple[int, ...]) -> A
 
 def is_count(value: object, least: int = 1) -> bool:
     """Whether it is a whole number, and no smaller than that."""
-    return isinstance(value, int | np.integer) and bool(value >= least)
+    try:
+        return not isinstance(value, bool) and operator.index(value) >= least  # type: ignore[arg-type]
+    except TypeError:
+        return False
 
 
 def check_temperature(temperature: float) -> float:
