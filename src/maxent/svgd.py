@@ -28,7 +28,7 @@ def squared_distances(x: Array, y: Array) -> Array:
 
 
 def median(x: Array) -> Array:
-    """The median of floats [n] from 0 to ∞, bit for bit `jnp.median`'s, whose sort takes a CPU longer than the networks.
+    """The median of floats [n] from 0 to ∞, bit for bit `jnp.median`'s, whose sort takes a CPU longer than networks.
 
     Numbers that are not negative have the order of their bits. Those of the number with rank k are found one after the
     other, the highest first: a bit is set if no more than k numbers are below what is known with it.
