@@ -100,7 +100,7 @@ def arrivals(
 
 
 def main() -> None:
-    """Solve the maze at the temperatures that the command line names."""
+    """Solve the maze at the discounts and temperatures that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.05, 0.1, 0.15, 0.2, 0.3, 0.5])
     parser.add_argument("--discounts", type=float, nargs="+", default=[0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99])

@@ -29,8 +29,8 @@ def two_peaks(a: Any) -> Any:
 
 
 def check_sampler(reward: Any, updates: int, seeds: int, wasserstein: float, variation: float) -> None:
-    """The soft value of every seed, and the mean distance of their draws, with the paper's 2 × 32 particles."""
-    problem, found = one_step(reward, ALPHA), []
+    """The soft value of every seed and the distance of its draws, with the paper's 2 × 32 particles."""
+    problem = one_step(reward, ALPHA)
     config = SQLConfig(
         learning_rate=5e-3, temperature=ALPHA, learning_rate_decay_updates=updates, hidden_sizes=(32, 32),
         kernel_particles=64,
@@ -38,8 +38,8 @@ def check_sampler(reward: Any, updates: int, seeds: int, wasserstein: float, var
     for seed in range(seeds):
         state = learn(SQL, config, updates, problem, seed)
         assert_allclose(soft_values(SQL, config, state, problem), problem.value, rtol=0.02)
-        found.append(distances(draws(SQL, config, state, problem, 20_000)[0], problem.log_density[0]))
-    assert (np.mean(found, axis=0) < (wasserstein, variation)).all()
+        found = distances(draws(SQL, config, state, problem, 20_000)[0], problem.log_density[0])
+        assert found[0] < wasserstein and found[1] < variation
 
 
 def test_the_sampler_finds_both_peaks_quickly() -> None:
@@ -50,7 +50,7 @@ def test_the_sampler_finds_both_peaks_quickly() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("reward", [one_peak, two_peaks])
 def test_the_sampler_draws_from_the_energy(reward: Any) -> None:
-    """Within 0.03 and 0.05, given time, in the mean of three seeds; one alone may be at 0.03 and 0.055."""
+    """Within 0.03 and 0.05, given time: each of three seeds."""
     check_sampler(reward, 4000, 3, 0.03, 0.05)
 
 

@@ -20,8 +20,6 @@ from maxent.types import Leaf, Spec, Transition, Tree
 CANDIDATES = 16
 """Draws for each slot of a batch, of which the first that starts a transition is kept. With two-step episodes, a third
 of all rows start none, and all 16 fail once in 43 million slots."""
-
-
 USUAL = 4
 """Of them are looked at first, and the others where these do not do for a whole batch."""
 
