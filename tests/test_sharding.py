@@ -147,6 +147,37 @@ def test_small_networks_compute_on_one_thread(width, wished, compiler, threads):
     assert int(done.stdout) == (len(os.sched_getaffinity(0)) if threads == "all" else threads)
 
 
+GENERATOR = """
+import os
+import jax
+from maxent import devices
+from maxent.config import SACConfig, TrainConfig
+
+before = os.environ.get(devices.FLAGS)
+devices.begin(TrainConfig("Pendulum-v1"), SACConfig(), 1)
+assert os.environ.get(devices.FLAGS) == before, "the variable is as it was"
+draw = jax.jit(lambda key: 2 * jax.random.normal(key, (256,)))
+text = draw.lower(jax.random.key(0)).compile().as_text()
+print("xla_cpu_small_call" in text)
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "one_kernel"),
+    [
+        (None, True),
+        ("--xla_backend_extra_options=xla_cpu_use_fusion_emitters=true", True),
+        ("--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=0", False),
+    ],
+)
+def test_the_generators_loop_is_one_kernel_unless_the_user_says_otherwise(flags, one_kernel):
+    environment = {name: value for name, value in os.environ.items() if name != devices.FLAGS}
+    environment |= {"JAX_PLATFORMS": "cpu"} | ({devices.FLAGS: flags} if flags else {})
+    done = subprocess.run([sys.executable, "-c", GENERATOR], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(one_kernel)]
+
+
 BESIDE = """
 import sys
 import jax

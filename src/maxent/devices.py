@@ -1,7 +1,8 @@
 """Which devices a run learns on, how they share its members, and whether they have room for it."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import jax
@@ -19,13 +20,19 @@ THREADS = "PJRT_NPROC"
 """The environment variable that JAX reads once, when it starts: on how many threads a CPU computes."""
 CPUS = "JAX_NUM_CPU_DEVICES"
 """The one for how many devices a CPU passes."""
+FLAGS = "XLA_FLAGS"
+"""The one for XLA's settings, which it reads once as well."""
+LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=65536"
+"""The setting that makes one kernel of a CPU's loop over so few bytes: of JAX's generator for a batch,
+which takes eighty otherwise (docs/update-speed.md)."""
 BESIDE = "jax_cpu_enable_async_dispatch"
 """The setting that JAX reads once, when it starts: whether a CPU computes on a thread beside Python's."""
 KINDS = ("auto", "cpu", "gpu", "tpu")
 
 
 def begin(config: TrainConfig, settings: Any, members: int, learning: bool = True) -> None:
-    """Start JAX for a run: with the CPUs that the members share, and on a single thread where that is faster.
+    """Start JAX for a run: with the CPUs that the members share, small loops as one kernel, and on a single thread where
+    that is faster.
 
     That is where the networks are small, or their products are not JAX's own and have threads of their own.
 
@@ -43,18 +50,31 @@ def begin(config: TrainConfig, settings: Any, members: int, learning: bool = Tru
             jax.config.update("jax_num_cpu_devices", count)
     small = multiplications(config, settings, members // count) <= SHARED
     ours = perceptron.covers(settings.activation, settings.layer_norm) and native.available()
-    single = THREADS not in os.environ and (small or ours)
+    variables = {FLAGS: f"{LOOPS} {os.environ.get(FLAGS, '')}"}  # where both set something, the user's comes last
+    if THREADS not in os.environ and (small or ours):
+        variables[THREADS] = "1"
     beside = jax.config.read(BESIDE)
     in_turn = not learning or (count == 1 and registry.algorithm(config.algo).feed == "rollout")
-    if single:
-        os.environ[THREADS] = "1"
     jax.config.update(BESIDE, beside and not in_turn)
     try:
-        jax.devices()
+        with _environment(variables):
+            jax.devices()
     finally:
         jax.config.update(BESIDE, beside)
-        if single:
-            del os.environ[THREADS]
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def multiplications(config: TrainConfig, settings: Any, members: int) -> int:

@@ -217,6 +217,24 @@ static inline void put(float *to, vec x, int count) {
 
 static inline long row_of(const product *p, int i) { return p->rows ? p->rows[i] : i; }
 
+// The tile's rows into C; `last` numbers of the last vector, which the compiler is to know where they are all.
+static inline __attribute__((always_inline)) void put_tile(
+    const product *p, const block *block, const int rows, const int vecs, vec y[][2], int i, int column, const int last) {
+#pragma GCC unroll 8
+  for (int r = 0; r < rows; r++) {
+    const long row = row_of(p, i + r);
+    float *c = (p->c ? p->c + row * p->n : block->c + (long)(i + r - block->first) * p->n) + column;
+    const float *mask = p->mask ? p->mask + row * p->n + column : NULL;
+#pragma GCC unroll 2
+    for (int v = 0; v < vecs; v++) {
+      const int count = v < vecs - 1 ? LANES : last;
+      if (p->relu) y[r][v] = (vec)((bits)y[r][v] & ~(y[r][v] < 0));
+      if (mask) y[r][v] = (vec)((bits)y[r][v] & (get(mask + v * LANES, count) > 0));
+      put(c + v * LANES, y[r][v], count);
+    }
+  }
+}
+
 // So few rows leave registers for several sums of each entry, where one would wait for itself at every step.
 static inline __attribute__((always_inline)) void tile(
     const product *p, const block *block, const int rows, const int vecs, const float *panel, long stride, int i,
@@ -245,19 +263,8 @@ static inline __attribute__((always_inline)) void tile(
       y[r][v] = sum[r][v];
       for (int w = 1; w < ways; w++) y[r][v] += sum[w * rows + r][v];
     }
-#pragma GCC unroll 8
-  for (int r = 0; r < rows; r++) {
-    const long row = row_of(p, i + r);
-    float *c = (p->c ? p->c + row * p->n : block->c + (long)(i + r - block->first) * p->n) + column;
-    const float *mask = p->mask ? p->mask + row * p->n + column : NULL;
-#pragma GCC unroll 2
-    for (int v = 0; v < vecs; v++) {
-      const int count = v < vecs - 1 ? LANES : last;
-      if (p->relu) y[r][v] = (vec)((bits)y[r][v] & ~(y[r][v] < 0));
-      if (mask) y[r][v] = (vec)((bits)y[r][v] & (get(mask + v * LANES, count) > 0));
-      put(c + v * LANES, y[r][v], count);
-    }
-  }
+  if (last == LANES) put_tile(p, block, rows, vecs, y, i, column, LANES);
+  else put_tile(p, block, rows, vecs, y, i, column, last);
 }
 
 static inline __attribute__((always_inline)) void tiles(
@@ -353,6 +360,14 @@ static void multiply_column(const product *p, const block *b) {
   }
 }
 
+enum { CLOSE = 1 << 12 };  // floats that stay in the first cache, beside a block's, wherever they lie
+
+// Whether a panel is not worth a copy: it is read once, or B is small.
+static int lies_well(const product *p, int column, int rows) {
+  const int whole = p->b_column == 1 && p->n - column >= width_of(p, column);
+  return whole && (rows <= ROWS || (long)p->k * p->n <= CLOSE);
+}
+
 static void multiply_panel(const product *p, const block *b, int column) {
   if (is_column(p)) {
     multiply_column(p, b);
@@ -362,7 +377,7 @@ static void multiply_panel(const product *p, const block *b, int column) {
   const float *panel = p->b + column;
   long stride = p->b_row;
   if (p->panels) panel = p->panels + (long)column * p->k, stride = width;
-  else if (p->b_column != 1 || p->n - column < width || b->count > ROWS) {  // not worth a copy where it is read once
+  else if (!lies_well(p, column, b->count)) {
     float *copy = memory(PANEL_COPY, (size_t)p->k * width);
     copy_panel(p, column, copy);
     panel = copy, stride = width;
@@ -476,7 +491,7 @@ static void multiply_by_rows(list all) {
     float *next = panels;
     for (int i = 0; i < l.count * l.networks; i++) {
       product *p = &l.products[i];
-      if (is_column(p) || p->m <= ROWS) continue;
+      if (is_column(p) || p->m <= ROWS || lies_well(p, (p->n - 1) / PANEL * PANEL, p->m)) continue;
       p->panels = next;
       next += panel_floats(p);
     }
@@ -576,11 +591,12 @@ XLA_FFI_Error *maxent_to_input(frame *f) {
     const float *g = part(gradient, 2, to, e);
     float *c = part(to, 2, to, e);
     int count = 0, *own = used + (size_t)e * rows;
-    for (int row = 0; row < rows; row++) {
+    memset(c, 0, (size_t)rows * columns_of(to) * sizeof(float));
+    for (int row = 0; row < rows; row++) {  // without a jump, which nobody could predict
       int any = 0;
       for (int j = 0; j < columns; j++) any |= g[(long)row * columns + j] != 0;
-      if (any) own[count++] = row;
-      else memset(c + (long)row * columns_of(to), 0, columns_of(to) * sizeof(float));
+      own[count] = row;
+      count += any;
     }
     for (int i = 0; i < depth; i++)
       l.products[e * depth + i] =
