@@ -31,8 +31,8 @@ KINDS = ("auto", "cpu", "gpu", "tpu")
 
 
 def begin(config: TrainConfig, settings: Any, members: int, learning: bool = True) -> None:
-    """Start JAX for a run: with the CPUs that the members share, small loops as one kernel, and on a single thread where
-    that is faster.
+    """Start JAX for a run: with the CPUs that the members share, its small loops as one kernel, and on a single thread
+    where that is faster.
 
     That is where the networks are small, or their products are not JAX's own and have threads of their own.
 

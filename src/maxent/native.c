@@ -33,7 +33,8 @@ typedef int32_t bits __attribute__((vector_size(LANES * 4), aligned(4)));
 
 // ---- Memory of a thread's own, which it keeps until it ends --------------------------------------------------------
 
-enum { PANEL_COPY, PANEL_COPIES, HIDDEN, KINDS };  // for a panel, for those of all products, for what lies between two
+// For a panel, for those of all products, for what lies between two, and for the gradients of hidden layers.
+enum { PANEL_COPY, PANEL_COPIES, HIDDEN, GRADIENTS, KINDS };
 
 typedef struct {
   float *start[KINDS];
@@ -633,7 +634,7 @@ XLA_FFI_Error *maxent_gradients(frame *f) {
   size_t hidden = 0;
   for (int layer = 1; layer < depth; layer++) hidden += (size_t)batch * rows_of(argument(f, 1 + layer));
   const int many = at_once(hidden, all);
-  float *own = floats(hidden * many);
+  float *own = memory(GRADIENTS, hidden * many);
   list back = products_of(depth - 1, many), sums = products_of(depth, many);
   for (int begin = 0; begin < all; begin += many) {
     back.networks = sums.networks = least(many, all - begin);
@@ -652,7 +653,6 @@ XLA_FFI_Error *maxent_gradients(frame *f) {
     multiply_by_rows(back);
     multiply_by_panels(sums);
   }
-  free(own);
   free(back.products);
   free(sums.products);
   return NULL;
