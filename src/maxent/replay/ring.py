@@ -124,29 +124,31 @@ def sample(ring: Ring, keys: Array, batch_size: int, n_step: int, gamma: Array) 
     oldest = (ring.written % capacity(ring)).astype(jnp.int32) * (ring.written >= capacity(ring))
 
     def row(age: Array) -> Array:
-        return (oldest + age) % capacity(ring)
+        return jax.lax.rem(oldest + age, jnp.int32(capacity(ring)))
+
+    def divided(drawn: Array) -> tuple[Array, Array]:
+        return jax.lax.div(drawn, jnp.int32(envs)), jax.lax.rem(drawn, jnp.int32(envs))
 
     bound = jnp.maximum(size - 1, 1) * envs
     words = jax.vmap(lambda key: jax.random.bits(key, (batch_size,)))(keys)
 
-    def first_whole(count: int) -> tuple[Array, Array, Array]:
-        """Of so many candidates the first that starts a transition, as age and env, and whether there is one."""
+    def first_whole(count: int) -> tuple[Array, Array]:
+        """Of so many candidates the first that starts a transition, and whether there is one."""
         drawn = _candidates(words, count, bound)
-        age, env = drawn // envs, drawn % envs
+        age, env = divided(drawn)
         whole = ~ring.boundary[row(age), member[..., None], env]
         if n_step > 1:
             cut = [ring.boundary[row(jnp.minimum(age + i, size - 1)), member[..., None], env] for i in range(1, n_step)]
             whole &= (age + n_step < size) | jnp.stack(cut).any(0)
         first = jnp.where(whole, jnp.arange(count), count).min(-1, keepdims=True) % count
-        age, env = (jnp.take_along_axis(x, first, -1)[..., 0] for x in (age, env))
-        return age, env, whole.any(-1)
+        return jnp.take_along_axis(drawn, first, -1)[..., 0], whole.any(-1)
 
-    def seldom_all() -> tuple[Array, Array]:
-        age, env, found = first_whole(USUAL)
-        return jax.lax.cond(found.all(), lambda: (age, env), lambda: first_whole(CANDIDATES)[:2])
+    def seldom_all() -> Array:
+        chosen, found = first_whole(USUAL)
+        return jax.lax.cond(found.all(), lambda: chosen, lambda: first_whole(CANDIDATES)[0])
 
     # Of a long episode's rows nearly all start one. But a GPU would have to ask the host whether it is so.
-    age, env = jax.lax.platform_dependent(cpu=seldom_all, default=lambda: first_whole(CANDIDATES)[:2])
+    age, env = divided(jax.lax.platform_dependent(cpu=seldom_all, default=lambda: first_whole(CANDIDATES)[0]))
     # Where all candidates failed: the row before a boundary starts one, and a window may end at the newest row.
     ended = ring.boundary[row(age), member, env]
     age = jnp.where(ended, jnp.where(age > 0, age - 1, 1), age)
