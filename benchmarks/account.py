@@ -35,8 +35,8 @@ import numpy as np
 import parts
 from speed import UNIT, product_list, products
 
-from maxent import registry, streams
-from maxent.config import SACConfig
+from maxent import devices, registry, streams
+from maxent.config import SACConfig, TrainConfig
 from maxent.loops.programs import Programs
 from maxent.replay import ring
 from maxent.run import folder
@@ -143,7 +143,9 @@ def updates(hidden: int) -> tuple[Callable[[int], None], Callable[[int], None], 
     """What runs so many updates, what multiplies their lists of products alone, and the updates' compiled text."""
     features, actions = (17, 6) if hidden > 64 else (3, 1)
     spec = Spec(Leaf((features,), "float32"), Leaf((actions,), "float32"))
-    programs = Programs(registry.algorithm("sac"), SACConfig(hidden_sizes=(hidden, hidden)), spec)
+    config = SACConfig(hidden_sizes=(hidden, hidden))
+    devices.begin(TrainConfig("none"), config, 1)
+    programs = Programs(registry.algorithm("sac"), config, spec)
     roots = streams.roots([0])
     obs = np.random.default_rng(0).normal(size=(ROWS, 1, 1, features)).astype(np.float32)
     rows = ring.empty(spec, ROWS, 1, 1)._replace(obs=jnp.asarray(obs), written=jnp.uint32(ROWS))
