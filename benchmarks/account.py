@@ -144,7 +144,7 @@ def updates(hidden: int) -> tuple[Callable[[int], None], Callable[[int], None], 
     features, actions = (17, 6) if hidden > 64 else (3, 1)
     spec = Spec(Leaf((features,), "float32"), Leaf((actions,), "float32"))
     config = SACConfig(hidden_sizes=(hidden, hidden))
-    devices.begin(TrainConfig("none"), config, 1)
+    devices.begin(TrainConfig("HalfCheetah-v5" if hidden > 64 else "Pendulum-v1"), config, 1)
     programs = Programs(registry.algorithm("sac"), config, spec)
     roots = streams.roots([0])
     obs = np.random.default_rng(0).normal(size=(ROWS, 1, 1, features)).astype(np.float32)
