@@ -73,7 +73,7 @@ class Setting(NamedTuple):
 
 
 SETTINGS = {
-    "cheetah": Setting("HalfCheetah-v5", 256, {"sb3": 3.2, "sbx": 1.4}),
+    "cheetah": Setting("HalfCheetah-v5", 256, {"sb3": 3.6, "sbx": 1.5}),
     "pendulum": Setting("Pendulum-v1", 64, {"sb3": 12.0, "sbx": 3.0}),
     "device": Setting("jax/Pendulum-v1", 64, {"sb3": 20.0}),
     "td3": Setting("HalfCheetah-v5", 256, {"sb3": 3.0}, "td3"),

@@ -19,15 +19,15 @@ def speed() -> str:
     measured = all_speeds()
     if not measured:
         return "Not measured yet: `make bench` does."
-    for m in measured:
+    for aims, m in measured:
         rates = [f"{m['medians'][f'{name} steps']:,.0f}" if name in m["peak_memory_mib"] else "" for name in LIBRARIES]
-        ratios = [times(m["ratios"].get(f"maxent / {name}")) for name in LIBRARIES[1:]]
+        ratios = [times(m["ratios"].get(f"maxent / {name}"), aims.get(name)) for name in LIBRARIES[1:]]
         start, memory = m["seconds_to_first_step"]["maxent"], m["peak_memory_mib"]["maxent"]
         cells = (named(m), machine(m), *rates, *ratios, f"{start:.1f} s", f"{memory:,} MiB")
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        f"Whole processes in alternation, in {min(m['rounds'] for m in measured)} rounds or more of blocks of some "
+        f"Whole processes in alternation, in {min(m['rounds'] for _, m in measured)} rounds or more of blocks of some "
         "seconds, on shared cores; batch 256, one update a step; the median of the ratios within a round, their "
         "range, and what is aimed at. From `make bench`; the page on [updates](docs/update-speed.md) has them alone. "
         "Not measured on a GPU.",
@@ -41,7 +41,7 @@ def updates() -> str:
         "| setting | machine | queued | scanned | products | queued / products | scanned / products | steps / queued |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for m in all_speeds():
+    for _, m in all_speeds():
         if "maxent queued" in m["medians"]:
             rates = [f"{m['medians'][f'maxent {kind}']:,.0f}" for kind in ("queued", "scanned", "products")]
             shares = ("queued updates / products", "scanned updates / products", "steps / queued updates")
@@ -55,15 +55,15 @@ def updates() -> str:
     return "\n".join(lines)
 
 
-def all_speeds() -> list[dict[str, Any]]:
-    """Every setting of the speed benchmark on every machine, the settings side by side."""
-    records = load("speed*.json")
-    return [record["settings"][name] for name in SETTINGS for record in records if name in record["settings"]]
+def all_speeds() -> list[tuple[dict[str, float], dict[str, Any]]]:
+    """What is aimed at and what was measured, of every setting on every machine, the settings side by side."""
+    records = [record["settings"] for record in load("speed*.json")]
+    return [(SETTINGS[name].targets, record[name]) for name in SETTINGS for record in records if name in record]
 
 
-def times(ratio: dict[str, float] | None) -> str:
+def times(ratio: dict[str, float] | None, aim: float | None) -> str:
     """A ratio, its range, and what is aimed at."""
-    return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}), ≥ {ratio['target']:g}" if ratio else ""
+    return f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}), ≥ {aim:g}" if ratio else ""
 
 
 def named(measured: dict[str, Any]) -> str:

@@ -238,8 +238,11 @@ def machine() -> dict[str, Any]:
     ours = jax.default_backend() == "cpu" and native.available()
     processor = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        processor = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), processor)
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+        about = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        processor = about.get("model name", processor)
+        if {"cpu family", "model"} <= about.keys():  # a virtual machine's processor may have the name of several
+            processor += f", family {about['cpu family']} model {about['model']}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": processor,
