@@ -1,6 +1,7 @@
 """The device loop: what the loop on the host does, compiled; chunks that depend on the step alone; whole runs."""
 
 import json
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -11,7 +12,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import tiny
-from maxent import cli, registry
+from maxent import cli, native, registry
 from maxent.config import TrainConfig
 from maxent.envs import spaces
 from maxent.envs.contract import Episode, Stepped
@@ -183,18 +184,27 @@ def test_nothing_is_traced_after_warm_up():
 def test_the_compiled_text_has_no_copy_of_the_replay():
     rows = 7919 * 13 + 1
     loop = small(clock(), 1, buffer_size=rows - 1)
-    run(loop, 64)
-    seen = []
-    for program, args, static in (
-        (loop._advance, (loop.learned, loop.carry, loop.world, loop.ring, loop.roots, np.uint32(64), np.uint32(0),
-                         np.int32(32), np.ones(32, np.int32)), {"warm": False, "due": 1}),
-        (loop.programs.extend, (loop.ring, _block(loop), np.int32(32)), {}),
-    ):  # fmt: skip
-        text = program.lower(*args, **static).compile().as_text()
-        lines = [line for line in text.splitlines() if f"[{rows}," in line]
-        seen += lines
+    extend = loop.programs.extend.lower(loop.ring, _block(loop), np.int32(32))
+    for program in (chunk_of(loop), extend):
+        lines = [line for line in program.compile().as_text().splitlines() if f"[{rows}," in line]
+        assert lines, "the replay is in the text"
         assert not [line for line in lines if " copy(" in line or "copy-start" in line]
-    assert seen, "the replay is in the text"
+
+
+@pytest.mark.skipif(not native.available(), reason="no C compiler here")
+@pytest.mark.parametrize(("envs", "due"), [(1, 1), (4, None)])
+def test_the_compiled_text_has_no_copy_of_the_policy(envs, due):
+    loop = small(clock(), envs, algo="sac", hidden_sizes=(37, 37))
+    lines = [line for line in chunk_of(loop, due).compile().as_text().splitlines() if "f32[1,37,37]" in line]
+    assert lines, "the policy is in the text"
+    assert not [line for line in lines if re.search(r"= f32\[1,37,37\]\S* copy\(|copy-start", line)]
+
+
+def chunk_of(loop: DeviceLoop, due: int | None = 1):
+    """The lowered program of a chunk of training."""
+    dues = np.ones(loop._iterations, np.int32)
+    moment = loop.learned, loop.carry, loop.world, loop.ring, loop.roots
+    return loop._advance.lower(*moment, np.uint32(64), np.uint32(0), np.int32(len(dues)), dues, warm=False, due=due)
 
 
 def _block(loop: DeviceLoop):

@@ -2,8 +2,8 @@
 
 XLA multiplies fast and shares a product between threads slowly; docs/update-speed.md has both beside each other. The C
 compiler is the machine's own: that of the environment variable `CC`, else `cc`. Where there is none, or `CC` is empty,
-XLA computes everything. What is compiled is kept where JAX keeps its programs, if it does. Two more of its calls are a
-running program's exchange with Python (loops/turns.py).
+XLA computes everything. What is compiled is kept where JAX keeps its programs, if it does. Its other calls put some in
+order, and are a running program's exchange with Python (loops/turns.py).
 """
 
 import ctypes
@@ -23,12 +23,16 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from maxent.types import Tree
 
 SOURCE = Path(__file__).with_name("native.c")
 FLAGS = ("-O3", "-fno-math-errno", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-pthread")
-HANDLERS = ("maxent_forward", "maxent_to_input", "maxent_gradients", "maxent_adam", "maxent_give", "maxent_take")
+HANDLERS = (
+    "maxent_forward", "maxent_to_input", "maxent_gradients", "maxent_adam",
+    "maxent_after", "maxent_give", "maxent_take",
+)  # fmt: skip
 MOST_THREADS = 8
 """More have too little to do in one product of the usual size."""
 
@@ -47,6 +51,13 @@ def takes(*trees: Tree) -> bool:
     """Whether it computes with these arrays, if any: in float32, on a CPU."""
     in_float32 = all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(trees))
     return in_float32 and jax.default_backend() == "cpu" and available()
+
+
+def after(first: Array, x: Array) -> Array:
+    """x; where native.c is available on a CPU, nothing that needs x is computed before `first`."""
+    if not takes():
+        return x
+    return jax.ffi.ffi_call("maxent_after", jax.ShapeDtypeStruct(x.shape, x.dtype))(first, x)
 
 
 def library() -> ctypes.CDLL:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from maxent import native
 from maxent.envs import spaces
 from maxent.envs.contract import Episode
 from maxent.envs.device import worlds
@@ -226,7 +227,8 @@ class DeviceLoop(Loop):
             learned, carry, world, index = state
             now = step + i.astype(jnp.uint32) * count
             action, carry, extras = act(learned, carry, world, now)
-            learned, index = learn(learned, index, i)
+            # Learning changes the policy where it lies, unless XLA may learn before it acts: it would copy it, twice.
+            learned, index = learn(learned, native.after(action, index), i)
             world, row = worlds.step(self.env, world, action, roots, "env", now + count)
             learned = pure.observe(learned, row) if self._observes else learned
             success = worlds.succeeded(self.env, world)
