@@ -333,6 +333,68 @@ def test_numbers_that_are_none_stop_the_run_and_name_the_member():
         run(small(env, 1, (0, 1), learning_starts=300), 200, 64)
 
 
+def reset_of(*shape: int, state=0.0):
+    return lambda key: (state, jnp.zeros(shape))
+
+
+def stepping(state=0.0, shape=(2,), reward=1.0, terminated=False):
+    return lambda old, action, key: (state, jnp.zeros(shape), jnp.asarray(reward), jnp.asarray(terminated))
+
+
+def faulty(state, action, key):
+    raise ZeroDivisionError("of its own")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"reset": lambda key: jnp.zeros(2)}, r"x: reset gives float32\[2\]: it must give \(state, observation\)"),
+        ({"reset": reset_of(3)}, r"x: the observation of reset is float32\[3\]: it must be float32\[2\]"),
+        ({"reset": lambda key: (0.0, {"a": jnp.zeros(2)})}, r"reset is {'a': float32\[2\]}: it must be float32\[2\]"),
+        (
+            {"step": faulty},
+            r"x: step cannot be traced by JAX: ZeroDivisionError: of its own \(test_device",
+        ),
+        (
+            {"step": lambda *_: (0.0, 1.0, True)},
+            r"step gives .*: it must give \(state, observation, reward, ter",
+        ),
+        ({"step": stepping(state=jnp.zeros(1))}, r"the state of step is float32\[1\]: it must be float32\[\]"),
+        ({"step": stepping(state=0)}, r"the state of step is int32\[\]: it must be float32\[\]"),
+        ({"step": stepping(shape=(1,))}, r"the observation of step is float32\[1\]: it must be float32\[2\]"),
+        ({"step": stepping(reward=[1.0])}, r"the reward is float32\[1\]: it must be float32\[\]"),
+        ({"step": stepping(terminated=[True])}, r"terminated is bool\[1\]: it must be bool\[\]"),
+    ],
+)
+def test_what_breaks_the_contract_is_refused_before_anything_is_computed(change, complaint):
+    env = DeviceEnv(Spec(Leaf((2,), "float32"), CONTINUOUS), reset_of(2), stepping(), 0)
+    device.refuse_unfit("x", env)
+    with pytest.raises(ConfigError, match=complaint):
+        device.refuse_unfit("x", env._replace(**change))
+
+
+def test_a_task_of_ones_own_is_checked_before_it_has_a_run_folder(tmp_path, monkeypatch, capsys):
+    right, wrong = OWN, OWN.replace("(state, state, ", "(state, action * jnp.ones(4), ")
+    for name, text in (("right_device_task", right), ("wrong_device_task", wrong)):
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", "wrong_device_task:env", "--steps", "100"]) == cli.BAD_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "wrong_device_task:env: the observation of step is float32[4]: it must be float32[1]" in line
+    assert not (tmp_path / "runs").exists()
+    assert cli.main(["check", "wrong_device_task:env"]) == cli.BAD_INPUT
+    assert "float32[4]" in capsys.readouterr().out
+    assert cli.main(["check", "right_device_task:env"]) == 0
+    assert "no twin on the host" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", ["env_workers", "env_restarts"])
+def test_what_only_the_host_has_is_refused(name):
+    with pytest.raises(ConfigError, match=f"train.{name} is 2, and {PENDULUM} runs on the device"):
+        driver.Driver(TrainConfig(PENDULUM, **{name: 2}), tiny.SETTINGS, Factory(PENDULUM))
+
+
 @pytest.mark.parametrize("name", ["jaxx/Pendulum-v1", "jax/Pendulum-v2", "brax/none"])
 def test_unknown_names_are_refused(name):
     with pytest.raises(ConfigError):

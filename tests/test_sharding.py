@@ -107,6 +107,9 @@ def test_a_replay_that_does_not_fit_is_refused_before_it_is_made(monkeypatch):
     devices.refuse_too_large({"obs": np.empty((1000, 1000, 400), np.float32)}, None)
     with pytest.raises(ConfigError, match=r"the replay needs 2.4 GB and 2.0 GB are free: lower buffer_size"):
         devices.refuse_too_large({"obs": np.empty((1000, 1000, 600), np.float32)}, None)
+    beside = {"weights": np.empty((1000, 1000, 125), np.float32)}
+    with pytest.raises(ConfigError, match=r"the replay needs 1.6 GB and 1.5 GB are free"):
+        devices.refuse_too_large({"obs": np.empty((1000, 1000, 400), np.float32)}, None, beside=beside)
 
 
 @pytest.mark.parametrize(

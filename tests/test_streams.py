@@ -103,6 +103,13 @@ def test_the_keys_of_a_stream_are_what_the_module_says():
         assert streams.stream(root, name, np.uint32(123)) == expected
 
 
+def test_a_root_is_the_key_of_its_seed():
+    seeds = [0, 7, 2**31 - 1, 2**31 + 5]
+    assert [a == b for a, b in zip(streams.roots(seeds), map(jax.random.key, seeds), strict=True)] == [True] * 4
+    again = [jax.random.fold_in(jax.random.key(seed), len(streams.STREAMS) + 2) for seed in seeds]
+    assert [a == b for a, b in zip(streams.roots(seeds, attempt=2), again, strict=True)] == [True] * 4
+
+
 def test_every_stream_step_and_member_has_its_own_key():
     keys = [
         tuple(jax.random.key_data(streams.stream(root, name, step)).tolist())

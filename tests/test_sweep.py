@@ -37,7 +37,8 @@ def test_members_are_the_product_of_all_values_and_seeds():
         (("gamma",), "must be FIELD=v1,v2"),
         (("gamma=",), "must be FIELD=v1,v2"),
         (("gama=0.9",), "members cannot differ in 'gama': did you mean gamma"),
-        (("batch_size=32,64",), "members cannot differ in 'batch_size'"),
+        (("batch_size=32,64",), "members cannot differ in 'batch_size'; a sweep takes learning_rate, "),
+        (("seed=1,2",), "a sweep is of settings: --seeds K gives each of them K seeds"),
         (("gamma=0.9,high",), "the value 'high': it must be a number"),
         (("gamma=0.9,true",), "the value True: it must be a number"),
         (("gamma=0.9,1.5",), "sweep.gamma is 1.5: it must be at most 1"),
@@ -88,6 +89,10 @@ def test_a_sweep_in_a_run_folder(tmp_path, capsys):
     assert cli.main(["train", "Pendulum-v1", "--out", out, *words.split(), *small.split(), *sweep]) == 0
     config, settings, _ = folder.read(out)
     assert config.sweep == ("gamma=0.9,0.99", "tau=0.01,0.1") and settings.gamma == 0.99
+    results = [line for line in capsys.readouterr().out.splitlines() if line.startswith("result")]
+    assert len(results) == 4
+    assert all("1 episodes of each of 2 members after 120 steps" in line for line in results)
+    assert results[1].endswith(" with gamma=0.9 tau=0.1")
     rows = read_csv(tmp_path / "run" / "progress.csv")
     assert [row["setting"] for row in rows[:8:2]] == [
         "gamma=0.9 tau=0.01", "gamma=0.9 tau=0.1", "gamma=0.99 tau=0.01", "gamma=0.99 tau=0.1",
@@ -96,7 +101,10 @@ def test_a_sweep_in_a_run_folder(tmp_path, capsys):
     assert (tmp_path / "run" / "curve.png").exists()
     capsys.readouterr()
     assert cli.main(["eval", out, "--member", "7", "--episodes", "1", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["returns"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["returns"]) == 1 and (told["seed"], told["setting"]) == (1, "gamma=0.99 tau=0.1")
+    assert cli.main(["eval", out, "--member", "6", "--episodes", "1"]) == 0
+    assert "1 episodes after 120 steps, member 6: seed 0 gamma=0.99 tau=0.1" in capsys.readouterr().out
     assert policy.load(out, member=7).seed == 1
     with pytest.raises(ConfigError, match="numbered from 0 to 7"):
         policy.load(out, member=8)
@@ -104,6 +112,16 @@ def test_a_sweep_in_a_run_folder(tmp_path, capsys):
     state = driver.reopen(out).loop.learned.state
     assert_allclose(state.numbers["gamma"], [0.9] * 4 + [0.99] * 4)
     assert_allclose(state.numbers["tau"], [0.01, 0.01, 0.1, 0.1] * 2)
+
+
+def test_the_command_lines_sweep_goes_over_the_files(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text('[train]\nsweep = ["tau=0.005,0.02"]\n')
+    words = ["train", "Pendulum-v1", "--config", str(file)]
+    assert cli.parse(words).sweep == ("tau=0.005,0.02",)
+    assert cli.parse([*words, "--sweep", "tau=0.3,0.4", "--sweep=gamma=0.9,0.99"]).sweep == (
+        "tau=0.3,0.4", "gamma=0.9,0.99",
+    )  # fmt: skip
 
 
 def test_the_interquartile_mean_leaves_out_both_ends():

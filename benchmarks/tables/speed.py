@@ -156,36 +156,30 @@ GROWTH = {
 
 
 def growth(folder: str) -> str:
-    """The table and the plot of how cost grows, and what five seeds cost."""
+    """The table and the plot of how cost grows, and what five seeds cost, on every machine."""
     records = load("growth-*.json")
-    record = next((record for record in records if "members" in record), {})
-    axes = [axis for axis in GROWTH if axis in record]
-    if not record:
+    axes = {axis: [record[axis] for record in records if axis in record] for axis in GROWTH}
+    if not axes["members"]:
         return "Not measured yet: `python benchmarks/growth.py` does."
-    lines = ["| what grows | from | to | cost, from | to | slope | of the last two sizes | aimed at |"]
-    lines += ["|---|---|---|---|---|---|---|---|"]
-    for axis in axes:
-        r, (what, _, aim) = record[axis], GROWTH[axis]
-        low, high = (f"{1000 * r['medians'][i]:,.2f} ms" for i in (0, -1))
+    lines = ["| what grows | machine | from | to | cost, from | to | slope | of the last two sizes | aimed at |"]
+    lines += ["|---|---|---|---|---|---|---|---|---|"]
+    for axis, measured in axes.items():
+        what, _, aim = GROWTH[axis]
         aimed = "" if aim is None else f"≤ {aim:g}" if aim else "none"
-        sizes = f"{r['sizes'][0]:,} | {r['sizes'][-1]:,}"
-        lines.append(f"| {what} | {sizes} | {low} | {high} | {r['slope']:.2f} | {r['last_slope']:.2f} | {aimed} |")
+        for r in measured:
+            low, high = (f"{1000 * r['medians'][i]:,.2f} ms" for i in (0, -1))
+            cells = (what, machine(r), f"{r['sizes'][0]:,}", f"{r['sizes'][-1]:,}", low, high)
+            lines.append(f"| {' | '.join(cells)} | {r['slope']:.2f} | {r['last_slope']:.2f} | {aimed} |")
     lines += ["", "| five seeds in one process | machine | measured | aimed at |", "|---|---|---|---|"]
     for name, r, where in seeds_of(records):
         span = f"{min(r['ratios']):.2f} to {max(r['ratios']):.2f}"
         aim = 5.2 if "256" in name else 3.0
         lines.append(f"| {name}: times the cost of one | {where} | {r['median']:.2f} ({span}) | ≤ {aim:g} |")
-    if "memory" in record:
-        ratio, where = record["memory"]["ratio"], machine(record["memory"])
-        lines.append(f"| peak memory, times one process and five replays | {where} | {ratio:.2f} | ≤ 1.3 |")
-    draw_growth({axis: record[axis] for axis in axes})
-    lines += [
-        "",
-        f"The growth is that of {machine(record[axes[0]])}.",
-        "",
-        f"![How cost grows]({folder}figures/growth.png)",
-    ]
-    return "\n".join(lines)
+    for r in (record["memory"] for record in records if "memory" in record):
+        times_one = f"{r['ratio']:.2f} | ≤ 1.3"
+        lines.append(f"| peak memory, times one process and five replays | {machine(r)} | {times_one} |")
+    draw_growth(axes)
+    return "\n".join([*lines, "", f"![How cost grows]({folder}figures/growth.png)"])
 
 
 def seeds_of(records: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any], str]]:
@@ -195,17 +189,21 @@ def seeds_of(records: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any], s
     return sorted(found, key=lambda row: row[0])
 
 
-def draw_growth(axes: dict[str, dict[str, Any]]) -> None:
-    """One log-log panel an axis, its slope named; all over the same milliseconds, so that slopes can be compared."""
-    size = 3.2 * len(axes), 3
+def draw_growth(axes: dict[str, list[dict[str, Any]]]) -> None:
+    """One log-log panel an axis, a line a machine; all over the same milliseconds, so that slopes can be compared."""
+    size = 3.2 * len(axes), 3.6
     figure, panels = plt.subplots(1, len(axes), figsize=size, dpi=120, layout="constrained", sharey=True)
-    for panel, (axis, r) in zip(np.atleast_1d(panels), axes.items()):
+    for panel, (axis, measured) in zip(panels, axes.items(), strict=True):
         what, cost, _ = GROWTH[axis]
-        panel.loglog(r["sizes"], np.array(r["medians"]) * 1000, "o-", color="C0", linewidth=2)
+        for r in measured:
+            panel.loglog(r["sizes"], np.array(r["medians"]) * 1000, "o-", linewidth=2, label=f"slope {r['slope']:.2f}")
         panel.set_xlabel(what)
-        panel.set_title(f"{cost}\nslope {r['slope']:.2f}", fontsize="medium")
+        panel.set_title(cost, fontsize="medium")
+        panel.legend(fontsize="small", frameon=False)
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
-    np.atleast_1d(panels)[0].set_ylabel("ms")
+    panels[0].set_ylabel("ms")
+    lines, machines = panels[0].get_lines(), [machine(r) for r in axes["members"]]
+    figure.legend(lines, machines, loc="outside lower center", ncols=len(machines), fontsize="small", frameon=False)
     figure.savefig(FIGURES / "growth.png")
     plt.close(figure)

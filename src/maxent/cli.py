@@ -143,7 +143,7 @@ class Acting:
     run: RunFolder
     """Run folder."""
     best: bool = False
-    """Take the checkpoint of the best evaluation, not the last one."""
+    """Take the checkpoint of the best evaluation, of all members together, not the last one."""
     episodes: int = setting(1, low=1)
     """Episodes to play."""
     member: int = setting(0, low=0)
@@ -179,23 +179,30 @@ class Eval(Acting):
     stochastic: bool = False
     """Draw actions from the policy, as in training, in place of the mean action."""
     json: bool = False
-    """Print JSON: run, step, member, mean_return, std_return, returns, lengths, success_rate."""
+    """Print JSON: run, step, member, seed, mean_return, std_return, returns, lengths, success_rate; also a sweep's
+    setting."""
 
     def __call__(self) -> int:
         """Evaluate and print."""
         policy = self.policy()
         from maxent.run.driver import Evaluation
+        from maxent.sweep import members
 
         result = Evaluation.of(policy.play(self.episodes, self.episode_seed, self.stochastic))
+        config, settings, _ = folder.read(self.run)
+        known = members(config, settings)
+        own = known[self.member]
         if self.json:
-            print(json.dumps({"run": self.run, "step": policy.step, "member": self.member} | result._asdict()))
+            told = {"run": self.run, "step": policy.step, "member": self.member} | own.columns()
+            print(json.dumps(told | result._asdict()))
         else:
             range_ = f"{min(result.returns):.1f} to {max(result.returns):.1f}"
             print(f"return {result.mean_return:.1f} ± {result.std_return:.1f} ({range_})")
             print(f"length {sum(result.lengths) / self.episodes:.1f}")
             if result.success_rate is not None:
                 print(f"success {result.success_rate:.0%}")
-            print(f"in {self.episodes} episodes after {policy.step:,} steps")
+            whose = f", member {self.member}: {own}" if len(known) > 1 else ""
+            print(f"in {self.episodes} episodes after {policy.step:,} steps{whose}")
         return 0
 
 
@@ -338,6 +345,8 @@ def _with_algorithm(words: Sequence[str]) -> tuple[type, Train]:
     own = tables.get("train", {})
     if isinstance(own, dict):
         tables["train"] = {"env": ""} | own | ({"algo": algo} if algo else {})
+        if arguments.option(words, "sweep"):
+            tables["train"]["sweep"] = []  # else the command line's would be added to the file's
     train, settings, env_kwargs = folder.from_tables(tables, file)
     parameters = FlagConversionOff[type(settings)]  # type: ignore[misc, valid-type]
     cls = dataclasses.make_dataclass("Train", [(train.algo, parameters, settings)], bases=(Train,), frozen=True)

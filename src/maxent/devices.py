@@ -126,16 +126,21 @@ REPLAY = "the replay", "lower buffer_size (of a rollout, rollout_length), or the
 NETWORKS = "what is learned", "lower hidden_sizes, critics, or the number of members"
 
 
-def refuse_too_large(arrays: Tree, mesh: Mesh | None, part: tuple[str, str] = REPLAY) -> None:
-    """Raise a ConfigError, before anything is allocated, where arrays of these shapes do not fit.
+def refuse_too_large(arrays: Tree, mesh: Mesh | None, part: tuple[str, str] = REPLAY, beside: Tree = ()) -> None:
+    """Raise a ConfigError, before anything is allocated, where arrays of these shapes do not fit beside others.
 
     `part` is what they are, and what to do about it.
     """
     devices = [jax.devices()[0]] if mesh is None else list(mesh.devices.flat)
     memories = 1 if devices[0].platform == "cpu" else len(devices)
-    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays)) / memories
+    needed, taken = (
+        sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) / memories for tree in (arrays, beside)
+    )
     free = free_bytes(devices[0])
-    if free is not None and needed > free:
+    if free is None:
+        return
+    free -= taken
+    if needed > free:
         each = f" on each of {memories} devices" if memories > 1 else ""
         raise ConfigError(f"{part[0]} needs {needed / 1e9:,.1f} GB{each} and {free / 1e9:,.1f} GB are free: {part[1]}")
 

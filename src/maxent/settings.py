@@ -93,13 +93,13 @@ def check(config: Any, where: str) -> None:
         raise ConfigError(f"{where}.{name} is {getattr(config, name)}{complaint}")
 
 
-def suggestion(word: str, known: Any) -> str:
-    """' (did you mean …?)' with the nearest known words, or the whole list where none is near."""
+def suggestion(word: str, known: Any, lead: str = "it has") -> str:
+    """': did you mean …?' with the nearest known words, or, after the lead, the whole list where none is near."""
     ours = ELSEWHERE.get(_field(word), ())
     same = [own for own in known if _field(own) in ours]
     close = difflib.get_close_matches(_field(word), [_field(own) for own in known], 3, 0.6)
     near = same or sorted((own for own in known if _field(own) in close), key=lambda own: close.index(_field(own)))
-    return f": did you mean {' or '.join(near)}?" if near else f"; it has {', '.join(known)}"
+    return f": did you mean {' or '.join(near)}?" if near else f"; {lead} {', '.join(known)}"
 
 
 def _field(word: str) -> str:

@@ -17,8 +17,8 @@ STREAMS = ("init", "act", "env", "replay", "update", "eval", "predict", "eval_en
 
 def roots(seeds: Sequence[int], attempt: int = 0) -> Array:
     """The members' root keys, shape [member], one per seed; others for every further attempt at the same run."""
-    keys = [jax.random.key(seed) for seed in seeds]
-    return jax.numpy.stack([jax.random.fold_in(key, len(STREAMS) + attempt) if attempt else key for key in keys])
+    keys = jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32))
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, len(STREAMS) + attempt) if attempt else keys
 
 
 def stream(root: Array, name: str, step: Array | int) -> Array:

@@ -27,6 +27,9 @@ class Member(NamedTuple):
         """The swept settings in words, empty without any."""
         return " ".join(f"{name}={_written(value)}" for name, value in self.numbers.items())
 
+    def __str__(self) -> str:
+        return f"seed {self.seed} {self.setting}".rstrip()
+
     def columns(self) -> dict[str, Any]:
         """What tells its rows from the others': the seed, and in a sweep the setting."""
         return {"seed": self.seed} | ({"setting": self.setting} if self.numbers else {})
@@ -63,7 +66,9 @@ def _read(text: str, settings: Any) -> tuple[str, list[float]]:
         raise ConfigError(f"the sweep {text!r} must be FIELD=v1,v2,…: a setting and the values that it takes")
     known = list(_swept(settings))
     if name not in known:
-        raise ConfigError(f"members cannot differ in {name!r}{suggestion(name, known)}")
+        if name in ("seed", "seeds"):
+            raise ConfigError("a sweep is of settings: --seeds K gives each of them K seeds")
+        raise ConfigError(f"members cannot differ in {name!r}{suggestion(name, known, 'a sweep takes')}")
     found = [parse_value(re.sub(r"^(-?)\.", r"\g<1>0.", word.strip())) for word in values.split(",")]  # TOML wants 0.5
     for value in found:
         if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST:

@@ -17,8 +17,12 @@ from typing import Any, Literal
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from maxent.config import TrainConfig
 from maxent.errors import ConfigError
 from maxent.settings import ELSEWHERE, build, parse_value, suggestion
+
+POSITIONAL = typing.get_args(tyro.conf.Positional[int])[1]
+"""What marks the fields that are words without a name."""
 
 
 def read(
@@ -95,7 +99,11 @@ def _unknown(command: str, word: str, parsed: Any) -> str:
         theirs = {f.name for f in fields(settings)} if is_dataclass(settings) else set[str]()
         for meant in (same for same in (name, *ELSEWHERE.get(name, ())) if same in theirs):
             return f"{command} has no option {word}: did you mean --{own.name}.{meant.replace('_', '-')}?"
-    known = [f"{start}{f.name}".replace("_", "-") for f in fields(config)]
+    if command == "resume" and name in {f.name for f in fields(TrainConfig)}:
+        return f"resume has no option {word}: a run keeps what it was begun with, all but its --steps"
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    named = [f.name for f in fields(config) if POSITIONAL not in getattr(hints[f.name], "__metadata__", ())]
+    known = [f"{start}{own}".replace("_", "-") for own in named]
     return f"{command} has no option {word}{suggestion(f'{start}{name}'.replace('_', '-'), known)}"
 
 

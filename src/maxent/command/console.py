@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def train(run: Driver, total: int) -> int:
         again = f"continue with: maxent resume {shlex.quote(str(path))}" if left else "it was the last one"
         print(f"maxent: interrupted, {saved}; {again}", file=sys.stderr)
         return TERMINATED if isinstance(interrupt, Terminated) else startup.INTERRUPTED
-    print(f"result  {summary(path)}")
+    for line in summaries(path):
+        print(f"result  {line}")
     curves.draw([path], path / folder.CURVE)
     print(f"curve   {path / folder.CURVE}")
     if run.config.video:
@@ -58,12 +60,17 @@ def warn(message: str) -> None:
     print(f"maxent: warning: {message}", file=sys.stderr, flush=True)
 
 
-def summary(run: Path) -> str:
-    """The last evaluation of a run in one line; empty where there was none."""
+def summaries(run: Path) -> list[str]:
+    """The last evaluation of a run in a line, and of a sweep in a line for each setting; none where there was none."""
     rows = read_csv(run / folder.EVALUATIONS, "return")
-    if not rows:
-        return ""
     last = [row for row in rows if row["step"] == rows[-1]["step"]]
-    returns, members = [float(row["return"]) for row in last], len({row["member"] for row in last})
-    episodes = f"{len(last) // members} episodes" + (f" of each of {members} members" if members > 1 else "")
-    return f"return {np.mean(returns):.1f} ± {np.std(returns):.1f} in {episodes} after {int(rows[-1]['step']):,} steps"
+    settings = dict.fromkeys(row.get("setting", "") for row in last)
+    return [_summary([row for row in last if row.get("setting", "") == setting], setting) for setting in settings]
+
+
+def _summary(rows: Sequence[Mapping[str, str]], setting: str) -> str:
+    returns, members = [float(row["return"]) for row in rows], len({row["member"] for row in rows})
+    episodes = f"{len(rows) // members} episodes" + (f" of each of {members} members" if members > 1 else "")
+    with_it = f" with {setting}" if setting else ""
+    mean = f"return {np.mean(returns):.1f} ± {np.std(returns):.1f} in {episodes}"
+    return f"{mean} after {int(rows[0]['step']):,} steps{with_it}"

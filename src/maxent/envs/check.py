@@ -67,6 +67,9 @@ def check(
         ConfigError: where there is no such environment, or it cannot be made.
     """
     factory, made = Factory(env, env_kwargs, max_episode_steps), list[gymnasium.Env]()
+    findings = _functions(factory)
+    if findings:
+        return findings
     try:
         made += [factory(), factory()]
     except ConfigError as error:
@@ -81,6 +84,23 @@ def check(
             with contextlib.suppress(Exception):
                 own.close()
     return sorted(findings, key=lambda f: ("fault", "warning", "fine").index(f.severity))
+
+
+def _functions(factory: Factory) -> list[Finding]:
+    """Of an environment on the device: a fault of its functions, or, without a twin to be played, that they fit."""
+    written_in_jax = factory.on_device()
+    if written_in_jax is None:
+        return []
+    from maxent.envs.device.env import refuse_unfit
+
+    try:
+        refuse_unfit(factory.name or "the environment", written_in_jax)
+    except ConfigError as error:
+        return [Finding("functions", "fault", str(error), "Mend it; nothing else was checked.")]
+    if written_in_jax.twin:
+        return []
+    found = "reset and step give what the spec says; nothing was played, since it has no twin on the host"
+    return [Finding("functions", "fine", found)]
 
 
 def _findings(env: gymnasium.Env, second: gymnasium.Env, episodes: int, steps: int) -> list[Finding]:

@@ -42,6 +42,7 @@ class Loop:
     A subclass says where experience comes from; when it has the first observations it calls `_begin`.
     """
 
+    learned: Learned
     ring: Ring
     finished: list[Episode]
     """Episodes that ended since the last report, in order."""
@@ -52,9 +53,8 @@ class Loop:
         self.programs, self.shape, self.seeds = programs, shape, list(seeds)
         self.roots = programs.roots(seeds)
         self.step, self.updates = 0, 0
-        shapes = jax.eval_shape(programs.init, self.roots, swept)
-        devices.refuse_too_large(shapes, programs.mesh, devices.NETWORKS)
-        self.learned: Learned = programs.init(self.roots, swept)
+        self._initial = partial(programs.init, self.roots, swept)
+        devices.refuse_too_large(jax.eval_shape(self._initial), programs.mesh, devices.NETWORKS)
         self.carry: Tree = programs.initial_carry(shape)
         self.ahead = 0
         """Updates already made for the step to come: those of an iteration that an environment broke off."""
@@ -111,12 +111,14 @@ class Loop:
         raise NotImplementedError
 
     def _begin(self, row: Transition, obs: Tree) -> None:
-        """Make the ring and store its first row: an observation that no step led to."""
+        """Make what learns, and the ring with its first row: an observation that no step led to."""
         config, count = self.programs.config, self.shape[1]
         rows = ring_rows(config.buffer_size, count) if self._replays else config.rollout_length + 1
-        self._extras = self.programs.extras(self.view, obs, self.roots)
+        learned: Learned = jax.eval_shape(self._initial)
+        self._extras = self.programs.extras(self.programs.algorithm.view(learned.state), obs, self.roots)
         empty = partial(ring.empty, self.programs.spec, rows, *self.shape, self._extras)
-        devices.refuse_too_large(jax.eval_shape(empty), self.programs.mesh)
+        devices.refuse_too_large(jax.eval_shape(empty), self.programs.mesh, beside=learned)
+        self.learned = self._initial()
         self.ring = self.programs.made(empty, RING)
         self.learns_from = self._steps_to_collect()
         self._store(row)

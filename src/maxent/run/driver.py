@@ -16,6 +16,7 @@ import numpy as np
 from maxent import devices, registry
 from maxent.config import MOST_STEPS, TrainConfig
 from maxent.envs.contract import Envs, Episode
+from maxent.envs.device.env import refuse_unfit
 from maxent.envs.host import HostEnvs
 from maxent.envs.make import Factory
 from maxent.envs.workers import Workers
@@ -104,8 +105,10 @@ class Driver:
         swept = {name: jnp.array([own[name] for own in numbers], jnp.float32) for name in numbers[0]}
         mesh = devices.choose(config.device, len(self.members))
         if device is not None:
-            if config.env_workers:
-                raise ConfigError(f"train.env_workers is {config.env_workers}, and {config.env} runs on the device")
+            for name in ("env_workers", "env_restarts"):
+                if value := getattr(config, name):
+                    raise ConfigError(f"train.{name} is {value}, and {config.env} runs on the device: leave it out")
+            refuse_unfit(config.env or "the environment", device)
             programs = Programs(algorithm, settings, device.spec, mesh)
             self._evaluator = Evaluator(programs, device)
             return DeviceLoop(programs, device, config.envs, self.seeds, swept)

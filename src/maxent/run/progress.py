@@ -51,7 +51,7 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.update(self._task, completed=progress.step, numbers=numbers)
         elif self._reports % REPORTS_PER_LINE == 1 or progress.step >= progress.total:
-            left = (progress.total - progress.step) / progress.rows[0]["steps_per_second"]
+            left = max(progress.total - progress.step, 0) / progress.rows[0]["steps_per_second"]
             minutes, seconds = divmod(round(left), 60)
             hours, minutes = divmod(minutes, 60)
             print(

@@ -7,7 +7,7 @@ the flags of a suite mean.
 
 import importlib
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ from gymnasium import spaces
 from jax import Array
 
 from maxent.envs.device import SUITES
+from maxent.envs.plain import told
 from maxent.errors import ConfigError
 from maxent.settings import suggestion
 from maxent.types import Spec, Tree
@@ -58,6 +59,54 @@ def make(name: str, kwargs: Mapping[str, Any], max_episode_steps: int = 0) -> De
         warnings.simplefilter("ignore")
         env: DeviceEnv = module.make(task, dict(kwargs))
     return env._replace(time_limit=max_episode_steps or env.time_limit)
+
+
+def refuse_unfit(name: str, env: DeviceEnv) -> None:
+    """Raise a ConfigError where its functions give something else than a `DeviceEnv`'s do; no number is computed."""
+    spec, key = env.spec, jax.eval_shape(lambda: jax.random.key(0))
+    number, action = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct(spec.action.shape, spec.action.dtype)
+    state, obs = _given(f"{name}: reset", env.reset, (key,), ("state", "observation"))
+    _refuse_other(f"{name}: the observation of reset", obs, spec.obs)
+    parts = ("state", "observation", "reward", "terminated")
+    later, obs, reward, terminated = _given(f"{name}: step", env.step, (state, action, key), parts)
+    _refuse_other(f"{name}: the state of step", later, state, exactly=True)
+    _refuse_other(f"{name}: the observation of step", obs, spec.obs)
+    _refuse_other(f"{name}: the reward", reward, number)
+    _refuse_other(f"{name}: terminated", terminated, jax.ShapeDtypeStruct((), bool))
+
+
+def _given(what: str, function: Callable, arguments: tuple, parts: Sequence[str]) -> Any:
+    """The shapes of what a function gives, which has so many parts."""
+    try:
+        found = jax.eval_shape(function, *arguments)
+    except Exception as error:  # whatever the function does
+        raise ConfigError(f"{what} cannot be traced by JAX: {told(error)}") from error
+    if not isinstance(found, tuple | list) or len(found) != len(parts):
+        raise ConfigError(f"{what} gives {_shown(found)}: it must give ({', '.join(parts)})")
+    return found
+
+
+def _refuse_other(what: str, found: Tree, expected: Tree, exactly: bool = False) -> None:
+    """A ConfigError where a tree has not the structure and the shapes, and, exactly, the dtypes of the expected one."""
+
+    def form(leaf: Any) -> Any:
+        return (leaf.shape, str(leaf.dtype)) if exactly else leaf.shape
+
+    (leaves, structure), (others, other) = jax.tree.flatten(found), jax.tree.flatten(expected)
+    same = bool(structure == other)  # type: ignore[operator]
+    if not same or [*map(form, leaves)] != [*map(form, others)]:
+        raise ConfigError(f"{what} is {_shown(found)}: it must be {_shown(expected)}")
+
+
+def _shown(tree: Tree) -> str:
+    """A tree of arrays in words: float32[3, 2]."""
+    return str(jax.tree.map(lambda leaf: _Word(f"{leaf.dtype}{[*leaf.shape]}"), tree))
+
+
+class _Word(str):
+    """A text that is shown without quotes."""
+
+    __repr__ = str.__str__
 
 
 def import_package(package: str, remedy: str) -> Any:
