@@ -27,7 +27,8 @@ from maxent.study import curves
 from refusals import files, refusal
 
 assert curves  # imports matplotlib
-SECONDS = 2.0
+SECONDS = 10.0
+"""Of all threads: a first picture takes two on a slow machine, and what is without end takes hours."""
 TASKS = """
 import os
 
