@@ -27,8 +27,7 @@ from maxent.study import curves
 from refusals import files, refusal
 
 assert curves  # imports matplotlib
-SECONDS = 10.0
-"""Of all threads: a first picture takes two on a slow machine, and what is without end takes hours."""
+SECONDS = 2.0
 TASKS = """
 import os
 

@@ -104,7 +104,7 @@ def test_a_sweep_in_a_run_folder(tmp_path, capsys):
     told = json.loads(capsys.readouterr().out)
     assert len(told["returns"]) == 1 and (told["seed"], told["setting"]) == (1, "gamma=0.99 tau=0.1")
     assert cli.main(["eval", out, "--member", "6", "--episodes", "1"]) == 0
-    assert "1 episodes after 120 steps, member 6: seed 0 gamma=0.99 tau=0.1" in capsys.readouterr().out
+    assert "1 episodes after 120 steps with seed 0 gamma=0.99 tau=0.1" in capsys.readouterr().out
     assert policy.load(out, member=7).seed == 1
     with pytest.raises(ConfigError, match="numbered from 0 to 7"):
         policy.load(out, member=8)

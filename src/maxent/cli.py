@@ -186,14 +186,10 @@ class Eval(Acting):
         """Evaluate and print."""
         policy = self.policy()
         from maxent.run.driver import Evaluation
-        from maxent.sweep import members
 
         result = Evaluation.of(policy.play(self.episodes, self.episode_seed, self.stochastic))
-        config, settings, _ = folder.read(self.run)
-        known = members(config, settings)
-        own = known[self.member]
         if self.json:
-            told = {"run": self.run, "step": policy.step, "member": self.member} | own.columns()
+            told = {"run": self.run, "step": policy.step, "member": self.member} | policy.member.columns()
             print(json.dumps(told | result._asdict()))
         else:
             range_ = f"{min(result.returns):.1f} to {max(result.returns):.1f}"
@@ -201,8 +197,7 @@ class Eval(Acting):
             print(f"length {sum(result.lengths) / self.episodes:.1f}")
             if result.success_rate is not None:
                 print(f"success {result.success_rate:.0%}")
-            whose = f", member {self.member}: {own}" if len(known) > 1 else ""
-            print(f"in {self.episodes} episodes after {policy.step:,} steps{whose}")
+            print(f"in {self.episodes} episodes after {policy.step:,} steps with {policy.member}")
         return 0
 
 

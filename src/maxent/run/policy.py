@@ -18,17 +18,19 @@ from maxent.errors import ConfigError
 from maxent.loops.evaluate import PARALLEL, Evaluator, evaluate
 from maxent.loops.programs import Programs
 from maxent.run import checkpoint, folder
-from maxent.sweep import members, with_numbers
+from maxent.sweep import Member, members, with_numbers
 from maxent.types import Tree
 
 
 class Policy:
     """One member of a run as it was at a checkpoint."""
 
-    def __init__(self, programs: Programs, view: Tree, factory: Factory, seed: int, step: int, name: str = "") -> None:
+    def __init__(
+        self, programs: Programs, view: Tree, factory: Factory, member: Member, step: int, name: str = ""
+    ) -> None:
         self.programs, self.view, self.factory = programs, view, factory
-        self.seed, self.step = seed, step
-        self.name = name or f"seed-{seed}"
+        self.member, self.seed, self.step = member, member.seed, step
+        self.name = name or f"seed-{member.seed}"
         """What tells its files from those of other members."""
 
     def play(
@@ -85,4 +87,4 @@ def load(
     step = checkpoint.read_manifest(found)["step"]
     view = jax.tree.map(lambda x: jnp.array(x[member : member + 1]), programs.algorithm.view(learned.state))
     name = f"member-{member}" if config.sweep else ""
-    return Policy(programs, view, factory, known[member].seed, step, name)
+    return Policy(programs, view, factory, known[member], step, name)

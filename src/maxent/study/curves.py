@@ -1,7 +1,7 @@
 """Learning curves as pictures, from the CSV files of run folders."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,18 +49,24 @@ def draw(runs: Sequence[str | Path], out: str | Path) -> None:
 
     out, configs = Path(out), [folder.read(run)[0] for run in runs]
     labels = _labels([Path(run) for run in runs]) if len(runs) > 1 else [""]
+    known = FigureCanvasAgg.get_supported_filetypes()
+    if out.suffix[1:].lower() not in known:
+        raise ConfigError(f"{out} cannot be written: a picture is {', '.join('.' + name for name in sorted(known))}")
+    curves = [
+        (_members(Path(run) / folder.PROGRESS, "return_mean"), _members(Path(run) / folder.EVALUATIONS, "return"))
+        for run in runs
+    ]
+    if not any(training or evaluations for training, evaluations in curves):
+        raise ConfigError(f"{' '.join(map(str, runs))}: nothing to draw yet, no episode has ended")
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=(8, 4.5), layout="constrained")
-        known = FigureCanvasAgg(figure).get_supported_filetypes()
-        if out.suffix[1:].lower() not in known:
-            raise ConfigError(
-                f"{out} cannot be written: a picture is {', '.join('.' + name for name in sorted(known))}"
-            )
+        FigureCanvasAgg(figure)
         axes = figure.subplots()
         colours = cycle(COLOURS)
-        drawn = [_draw_run(axes, Path(run), label, colours) for run, label in zip(runs, labels)]
-        if not any(drawn):
-            raise ConfigError(f"{' '.join(map(str, runs))}: nothing to draw yet, no episode has ended")
+        for (training, evaluations), label in zip(curves, labels, strict=True):
+            for setting in dict.fromkeys([*evaluations, *training]):
+                name = " ".join(filter(None, (label, setting)))
+                _draw(axes, training.get(setting, []), evaluations.get(setting, []), name, next(colours))
         tasks = list(dict.fromkeys((c.env, c.algo) for c in configs))
         axes.set_title(", ".join(f"{env} · {algo}" for env, algo in tasks))
         axes.set_xlabel("environment steps")
@@ -71,16 +77,6 @@ def draw(runs: Sequence[str | Path], out: str | Path) -> None:
         axes.legend(loc="best", title=EVALUATION if len(runs) > 1 or swept else None)
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out)
-
-
-def _draw_run(axes: "Axes", run: Path, label: str, colours: Iterator[str]) -> bool:
-    """One run's lines, in a colour for each setting of its members; whether there were any."""
-    training = _members(run / folder.PROGRESS, "return_mean")
-    evaluations = _members(run / folder.EVALUATIONS, "return")
-    for setting in dict.fromkeys([*evaluations, *training]):
-        name = " ".join(filter(None, (label, setting)))
-        _draw(axes, training.get(setting, []), evaluations.get(setting, []), name, next(colours))
-    return bool(training or evaluations)
 
 
 def _draw(axes: "Axes", training: Sequence[Curve], evaluations: Sequence[Curve], label: str, colour: str) -> None:
