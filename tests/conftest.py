@@ -1,4 +1,8 @@
-"""Compiled programs are shared by all tests of a session and its workers: most of them need the same few."""
+"""Compiled programs are shared by all tests of a session and its workers: most of them need the same few.
+
+They are compiled with fewer of LLVM's passes than a user's, since each runs a few hundred times only; of XLA's own
+passes none is left out.
+"""
 
 import os
 import tempfile
@@ -13,6 +17,7 @@ def pytest_configure(config):
         config.add_cleanup(folder.cleanup)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -82,7 +82,8 @@ HASH = define_prng_impl(
 def roots(seeds: Sequence[int], attempt: int = 0) -> Array:
     """The members' keys; no run here goes back to a checkpoint."""
     assert attempt == 0
-    return jnp.stack([jax.random.key(seed, impl=HASH) for seed in seeds])
+    keys = [jax.random.key(seed, impl=HASH) for seed in seeds]
+    return jnp.stack([jnp.stack([jax.random.fold_in(key, i) for i in range(len(streams.STREAMS))]) for key in keys])
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -175,7 +176,7 @@ class Rehearsal(Programs):
         self.transcript: list[str] = []
         self._written: dict[Any, tuple[str, Any]] = {}
         functions = dict(
-            _initial_states=jax.vmap(self._initial_state), act=self.pure.act, warm_up=self.pure.warm_up, add=ring.add,
+            _init=self.pure.init, act=self.pure.act, warm_up=self.pure.warm_up, add=ring.add,
             observe=self.pure.observe, learn=self.pure.learn, learn_rollout=self.pure.learn_rollout,
         )  # fmt: skip
         for called, function in functions.items():
@@ -310,7 +311,7 @@ def heard_numbers(name: str, kind: str, config: Any) -> set[str]:
     starts, carry = np.zeros((1, ENVS), bool), programs.initial_carry((1, ENVS))
 
     def life(values: dict[str, Array]) -> Any:
-        learned = programs.init(roots, values)
+        learned = programs.pure.init(roots, values)
         view = programs.algorithm.view(learned.state)
         extras = programs.extras(view, obs, roots)
         action, _, _ = programs.pure.act(view, carry, obs, starts, roots, jnp.uint32(0), explore=True)

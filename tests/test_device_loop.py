@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import tiny
-from maxent import cli, native, registry
+from maxent import cli, native, registry, streams
 from maxent.config import TrainConfig
 from maxent.envs import spaces
 from maxent.envs.contract import Episode, Stepped
@@ -78,7 +78,7 @@ class OnTheHost:
 
     def __init__(self, env: DeviceEnv, envs: int, seeds) -> None:
         self.env, self.shape, self.spec = env, (len(seeds), envs), env.spec
-        self.roots = jnp.stack([jax.random.key(seed) for seed in seeds])
+        self.roots = streams.roots(seeds)
         self.observation_space, self.action_space = spaces.canonical_spaces(env.spec)
         self.finished: list[Episode] = []
         self.faults: list[str] = []

@@ -30,7 +30,14 @@ def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ensemble(seed: int, count: int, inputs: int, hidden: tuple[int, ...], outputs: int = 1) -> MLP:
-    return networks.init_ensemble(jax.random.key(seed), count, inputs, SACConfig(hidden_sizes=hidden), outputs)
+    """Drawn by NumPy, which compiles nothing for new sizes."""
+    config, rng = SACConfig(hidden_sizes=hidden), np.random.default_rng(seed)
+    form = jax.eval_shape(lambda key: networks.init_ensemble(key, count, inputs, config, outputs), jax.random.key(0))
+    return jax.tree.map(lambda x: drawn(rng, *x.shape) / (form.layers[0].weight.shape[1] ** 0.5), form)
+
+
+def drawn(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return rng.standard_normal(shape, np.float32)
 
 
 def values(critics: MLP, x: jax.Array) -> jax.Array:
@@ -107,17 +114,17 @@ def test_values_and_gradients_are_those_of_float64(
     seed: int, count: int, inputs: int, hidden: tuple[int, ...], outputs: int, batch: int
 ) -> None:
     critics = ensemble(seed, count, inputs, hidden, outputs)
-    x = jax.random.normal(jax.random.key(seed + 1), (batch, inputs))
+    x = drawn(np.random.default_rng(seed + 1), batch, inputs)
     assume(not at_a_kink(critics, wide(x)))
     value, (gradient, to_x) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(critics, x)
     close((value, gradient, to_x), by_hand(critics, wide(x)))
 
 
 def test_an_example_at_a_kink_is_known() -> None:
-    """A unit's input is -4e-9 in float64 and above 0 in float32."""
-    critics = ensemble(390, 1, 31, (5, 70, 17))
-    x = jax.random.normal(jax.random.key(391), (1, 31))
-    assert at_a_kink(critics, wide(x)) and not at_a_kink(critics, 1.01 * wide(x))
+    """A unit's input is -4e-9 in float64, and 0 where float32 adds it to the first 1."""
+    first = networks.Linear(np.array([[[1.0], [-4e-9], [-1.0]]], np.float32), np.zeros((1, 1), np.float32))
+    critics = MLP((first, networks.Linear(np.ones((1, 1, 1), np.float32), np.zeros((1, 1), np.float32))), ())
+    assert at_a_kink(critics, np.ones((1, 3))) and not at_a_kink(critics, np.array([[1.01, 1, 1]]))
 
 
 AXES = {"all their own": (0, 0), "inputs shared": (0, None), "networks shared": (None, 0)}
@@ -126,8 +133,8 @@ AXES = {"all their own": (0, 0), "inputs shared": (0, None), "networks shared": 
 @pytest.mark.parametrize("name", AXES)
 def test_members_get_what_each_gets_alone(name: str) -> None:
     """Bit for bit: how many there are does not change what is summed in which order."""
-    critics = jax.vmap(lambda seed: ensemble(seed, 2, 7, (40, 33)))(jnp.arange(3))
-    x = jax.random.normal(jax.random.key(9), (3, 50, 7))
+    critics = jax.tree.map(lambda *own: np.stack(own), *(ensemble(seed, 2, 7, (40, 33)) for seed in range(3)))
+    x = drawn(np.random.default_rng(9), 3, 50, 7)
     taken = tuple(tree if axis == 0 else jax.tree.map(lambda leaf: leaf[0], tree)
                   for tree, axis in zip((critics, x), AXES[name], strict=True))  # fmt: skip
     both = jax.grad(loss, argnums=(0, 1))
@@ -141,7 +148,7 @@ def test_members_get_what_each_gets_alone(name: str) -> None:
 
 @pytest.mark.usefixtures("without_compiler")
 def test_without_a_compiler_xla_computes_the_same() -> None:
-    critics, x = ensemble(0, 2, 7, (40, 33)), jax.random.normal(jax.random.key(1), (50, 7))
+    critics, x = ensemble(0, 2, 7, (40, 33)), drawn(np.random.default_rng(1), 50, 7)
     assert not native.available()
     program = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(critics, x)
     assert "maxent_" not in program.as_text()
@@ -178,9 +185,9 @@ import hashlib, os, sys
 if len(sys.argv) > 1: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import jax, numpy as np, jax.numpy as jnp
 sys.path.insert(0, "tests")
-from test_perceptron import ensemble, loss, native, networks
+from test_perceptron import drawn, ensemble, loss, native, networks
 assert native.available()
-critics, x = ensemble(0, 2, 23, (256, 256)), jax.random.normal(jax.random.key(1), (256, 23))
+critics, x = ensemble(0, 2, 23, (256, 256)), drawn(np.random.default_rng(1), 256, 23)
 found = jax.jit(jax.grad(loss, argnums=(0, 1)))
 for _ in range(20): result = found(critics, x)
 print(hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(result))).hexdigest())
@@ -201,7 +208,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 
 def test_several_threads_may_compute_at_once() -> None:
     """As several devices do; one of them has the helpers."""
-    critics, x = ensemble(0, 2, 23, (128, 128)), jax.random.normal(jax.random.key(1), (256, 23))
+    critics, x = ensemble(0, 2, 23, (128, 128)), drawn(np.random.default_rng(1), 256, 23)
     gradient = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(critics, x).compile()
     expected, wrong = gradient(critics, x), []
 

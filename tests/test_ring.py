@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from scipy.stats import chisquare
 
 import tiny
-from maxent import native
+from maxent import native, streams
 from maxent.loops.pieces import Counters
 from maxent.replay import ring
 from maxent.types import Leaf, Spec, Transition
@@ -328,8 +328,8 @@ def test_add_copies_nothing_of_the_capacity():
 def test_learn_copies_nothing_of_the_capacity(n_step):
     spec = Spec({"a": Leaf((3,), "float32"), "b": Leaf((4, 4), "uint8")}, Leaf((2,), "float32"))
     programs = tiny.Programs(tiny.SAC, tiny.SACConfig(hidden_sizes=(8,), batch_size=4, n_step=n_step), spec)
-    roots = jax.random.split(jax.random.key(0), 1)
-    learned = jax.eval_shape(lambda roots: programs.init(roots, {}), roots)
+    roots = streams.roots([0])
+    learned = programs.init_shapes(roots, {})
     lowered = programs.learn.lower(learned, ring.empty(spec, ROWS, 1, 2), roots, np.uint32(0), count=2)
     assert not copies_of_the_ring(lowered.compile())
 
@@ -341,8 +341,8 @@ def test_turns_copy_nothing_of_the_capacity(n_step, observes):
     spec = Spec({"a": Leaf((3,), "float32"), "b": Leaf((4, 4), "uint8")}, Leaf((2,), "float32"))
     config = tiny.SACConfig(hidden_sizes=(8,), batch_size=4, n_step=n_step, normalize_observations=observes)
     programs = tiny.Programs(tiny.SAC, config, spec)
-    roots = jax.random.split(jax.random.key(0), 1)
-    learned = jax.eval_shape(lambda roots: programs.init(roots, {}), roots)
+    roots = streams.roots([0])
+    learned = programs.init_shapes(roots, {})
     obs = {"a": jnp.zeros((1, 2, 3)), "b": jnp.zeros((1, 2, 4, 4), jnp.uint8)}
     lowered = programs.turns.lower(
         np.zeros(2, np.uint32), obs, np.zeros((1, 2), bool), learned, ring.empty(spec, ROWS, 1, 2), (), roots,

@@ -53,8 +53,8 @@ class Loop:
         self.programs, self.shape, self.seeds = programs, shape, list(seeds)
         self.roots = programs.roots(seeds)
         self.step, self.updates = 0, 0
-        self._initial = partial(programs.init, self.roots, swept)
-        devices.refuse_too_large(jax.eval_shape(self._initial), programs.mesh, devices.NETWORKS)
+        self._swept = swept
+        devices.refuse_too_large(programs.init_shapes(self.roots, swept), programs.mesh, devices.NETWORKS)
         self.carry: Tree = programs.initial_carry(shape)
         self.ahead = 0
         """Updates already made for the step to come: those of an iteration that an environment broke off."""
@@ -114,11 +114,11 @@ class Loop:
         """Make what learns, and the ring with its first row: an observation that no step led to."""
         config, count = self.programs.config, self.shape[1]
         rows = ring_rows(config.buffer_size, count) if self._replays else config.rollout_length + 1
-        learned: Learned = jax.eval_shape(self._initial)
+        learned = self.programs.init_shapes(self.roots, self._swept)
         self._extras = self.programs.extras(self.programs.algorithm.view(learned.state), obs, self.roots)
         empty = partial(ring.empty, self.programs.spec, rows, *self.shape, self._extras)
         devices.refuse_too_large(jax.eval_shape(empty), self.programs.mesh, beside=learned)
-        self.learned = self._initial()
+        self.learned = self.programs.init(self.roots, self._swept)
         self.ring = self.programs.made(empty, RING)
         self.learns_from = self._steps_to_collect()
         self._store(row)

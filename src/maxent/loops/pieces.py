@@ -1,11 +1,12 @@
-"""The pieces of which every loop is made, as pure functions: `act`, `warm_up`, `observe`, `learn`, `learn_rollout`; and
-`turns`, in which the loop on the host has most of them at once.
+"""The pieces of which every loop is made, as pure functions: `init`, `act`, `warm_up`, `observe`, `learn`,
+`learn_rollout`; and `turns`, in which the loop on the host has most of them at once.
 
 The member axis is an ordinary leading axis, and it is always there. The algorithm's functions are vmapped over it; the
 loop, the ring and its write position are not.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -89,11 +90,20 @@ class Pieces:
     """Those of one algorithm, config and environment description."""
 
     def __init__(self, algorithm: Algorithm, config: Any, spec: Spec) -> None:
-        self.algorithm, self.spec = algorithm, spec
+        self.algorithm, self.config, self.spec = algorithm, config, spec
         self.static = without_numbers(config)
         """The config that all functions but `init` are given."""
         self.metrics: tuple[str, ...] = (*algorithm.metrics(config), *observations.SUMMARY)
         """The names of the columns of `Learned.totals`."""
+
+    def init(self, roots: Array, values: dict[str, Array]) -> Learned:
+        """A fresh state for every member, with its values of the config's numbers, arrays [member]."""
+
+        def one(root: Array, values: dict[str, Array]) -> Tree:
+            return self.algorithm.init(replace(self.config, **values), self.spec, stream(root, "init", 0))
+
+        state = jax.vmap(one)(roots, values)
+        return Learned(state, jnp.zeros((len(roots), len(self.metrics))), jnp.zeros((), jnp.int32))
 
     def initial_carry(self, shape: tuple[int, int]) -> Tree:
         """The actor's memory at the beginning of an episode, for environments [member, env]."""

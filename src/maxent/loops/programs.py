@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,13 +17,16 @@ from maxent.errors import ConfigError
 from maxent.loops.pieces import Learned, Pieces
 from maxent.replay import ring
 from maxent.settings import numbers
-from maxent.streams import stream
 from maxent.types import Algorithm, Spec, Transition, Tree
 
 MEMBER, WHOLE, ROW = P("member"), P(), P(None, "member")
 """How an array lies on several devices: by its first axis, all of it on each, by its second."""
 LEARNED = Learned(MEMBER, MEMBER, WHOLE)  # type: ignore[arg-type]
 RING = ring.Ring(ROW, ROW, ROW, ROW, ROW, ROW, WHOLE)  # type: ignore[arg-type]
+
+ONCE = {"xla_backend_optimization_level": 1}
+"""For a program that runs once: XLA's further passes unroll JAX's generator wherever it is called, which takes longer
+than to compile all that learns (docs/update-speed.md)."""
 
 
 class Programs:
@@ -47,7 +49,7 @@ class Programs:
         self.metrics = pure.metrics
         self._alone: Programs | None = None
         self.traces: Counter[str] = Counter()
-        self._initial_states = jax.jit(jax.vmap(self._initial_state))
+        self._init = jax.jit(pure.init, compiler_options=ONCE)
         learning = (LEARNED, RING, MEMBER, WHOLE)
         self.act = self.compiled(pure.act, (MEMBER,) * 5 + (WHOLE,), MEMBER, static=("explore", "name"))
         self.warm_up = self.compiled(pure.warm_up, (MEMBER, WHOLE), MEMBER, static=("envs",))
@@ -103,14 +105,14 @@ class Programs:
 
     def init(self, roots: Array, swept: dict[str, Array]) -> Learned:
         """A fresh state for every member; `swept` overrides numbers of the config by name, arrays [member]."""
-        members = roots.shape[0]
-        values = {name: jnp.full(members, value) for name, value in numbers(self.config).items()} | swept
-        state = self._initial_states(roots, values)
-        learned = Learned(state, jnp.zeros((members, len(self.metrics))), jnp.zeros((), jnp.int32))
-        return self.placed(learned, LEARNED)
+        return self.placed(self._init(roots, self._values(roots, swept)), LEARNED)
 
-    def _initial_state(self, root: Array, values: dict[str, Array]) -> Tree:
-        return self.algorithm.init(replace(self.config, **values), self.spec, stream(root, "init", 0))
+    def init_shapes(self, roots: Array, swept: dict[str, Array]) -> Learned:
+        """The shapes of what `init` gives."""
+        return jax.eval_shape(self.pure.init, roots, self._values(roots, swept))
+
+    def _values(self, roots: Array, swept: dict[str, Array]) -> dict[str, Array]:
+        return {name: jnp.full(len(roots), value) for name, value in numbers(self.config).items()} | swept
 
     def observes(self, learned: Learned, row: Transition) -> bool:
         """Whether the algorithm, with this config, keeps anything of what it observes."""

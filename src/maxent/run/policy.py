@@ -78,7 +78,7 @@ def load(
     devices.begin(replace(config, device="auto"), settings, 1, learning=False)
     factory = Factory(config.env, kwargs | dict(env_kwargs or {}), config.max_episode_steps)
     programs = Programs(registry.algorithm(config.algo), with_numbers(settings, known), factory.spec())
-    template = jax.eval_shape(lambda roots: programs.init(roots, {}), streams.roots([m.seed for m in known]))
+    template = programs.init_shapes(streams.roots([m.seed for m in known]), {})
     found, learned = checkpoint.first_whole(
         checkpoint.candidates(Path(path) / folder.CHECKPOINTS, best),
         lambda path: checkpoint.load_tree(path, "state", template),
