@@ -391,9 +391,8 @@ OBS = np.array([[[3.0, 1.0], [0.5, 2.0]]], np.float32)
 
 
 @pytest.fixture
-def train(tmp_path, monkeypatch):
+def train(tmp_path, shared_programs):
     """A run of two environments up to step 100, and its folder."""
-    monkeypatch.setattr(driver, "Programs", tiny.programs)
 
     def trained(save_replay: bool) -> driver.Driver:
         every = {"log_every": 25, "eval_every": 50, "eval_episodes": 1, "checkpoint_every": 50}

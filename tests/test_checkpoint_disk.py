@@ -21,6 +21,8 @@ from maxent.errors import CheckpointError, ConfigError
 from maxent.run import checkpoint, driver, files, folder
 from maxent.run.loggers import CSVLogger, Patient, cut_back, read_csv
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 SETTINGS = tiny.SETTINGS.__class__(hidden_sizes=(4,), batch_size=4, buffer_size=16, learning_starts=2)
 CONFIG = TrainConfig(
     "tiny:Clock", steps=8, log_every=2, eval_every=4, eval_episodes=1, checkpoint_every=4, keep_checkpoints=2
@@ -92,11 +94,6 @@ class Leaking(io.FileIO):
         return super().truncate(size)
 
 
-@pytest.fixture(autouse=True)
-def shared_programs(monkeypatch):
-    monkeypatch.setattr(driver, "Programs", tiny.programs)
-
-
 def begin(path: Path, **train) -> driver.Driver:
     run = driver.start(CONFIG.__class__(**(vars(CONFIG) | train)), SETTINGS, {"length": 3}, str(path))
     run.told = []
@@ -139,11 +136,10 @@ def assert_whole_events(path: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory):
+def reference(tmp_path_factory, shared_programs):
     """The run on a disk that takes everything: its checkpoints, its tables, and how often it changed the disk."""
     path = tmp_path_factory.mktemp("reference") / "run"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(driver, "Programs", tiny.programs)
         run = begin(path)
         disk = Disk(patched, path, errno.ENOSPC, lambda number: False)
         assert run.learn(8)

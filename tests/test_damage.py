@@ -35,9 +35,8 @@ def trained(path: Path) -> driver.Driver:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, shared_programs):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(driver, "Programs", tiny.programs)
         patched.setattr(rowfiles, "ROWS_PER_FILE", 4)
         yield trained(tmp_path_factory.mktemp("damage") / "run")
 

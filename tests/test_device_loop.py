@@ -123,7 +123,7 @@ def test_chunks_of_one_iteration_do_what_the_host_does(algo, action, envs, setti
 
 @pytest.mark.parametrize(("envs", "utd"), [(3, 0.4), (64, 0.125)])
 def test_updates_are_made_on_the_hosts_schedule(envs, utd):
-    loop = small(clock(action=DISCRETE), envs, algo="sac_discrete", utd=utd, buffer_size=2000)
+    loop = small(clock(), envs, utd=utd, buffer_size=2000)
     for report in loop.run(400, 100):
         learning = range(0, report.step - loop.learns_from, envs)
         assert report.updates == sum(updates_due(utd, step, envs) for step in learning)

@@ -244,7 +244,7 @@ def test_resets_are_never_learned_from():
     assert set(now) == {0, 1, 2} and set(episode) == set(range(12))
 
 
-@pytest.mark.parametrize(("learning_starts", "n_step"), [(0, 1), (2, 3), (20, 3)])
+@pytest.mark.parametrize(("learning_starts", "n_step"), [(0, 1), pytest.param(2, 3, marks=pytest.mark.slow), (20, 3)])
 def test_every_batch_is_made_of_what_happened(learning_starts, n_step):
     """From the first update on, whenever learning starts: m ≤ n steps of one episode, their rewards, γ^m."""
     seen = []

@@ -23,9 +23,12 @@ from maxent.envs.host import HostEnvs
 from maxent.errors import CheckpointError, ConfigError, EnvironmentFault, Terminated, TrainingFault
 from maxent.loops.evaluate import evaluate
 from maxent.loops.host import HostLoop
+from maxent.loops.programs import Programs
 from maxent.replay import ring
 from maxent.run import checkpoint, driver, folder, guards
 from maxent.settings import build
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 SMALL = {"hidden_sizes": [8], "batch_size": 8}
 REPLAY = SMALL | {"learning_starts": 30, "buffer_size": 400}
@@ -338,6 +341,7 @@ def test_a_fault_stops_the_run_with_the_last_checkpoint_from_before(compiler, pa
     monkeypatch.setenv("CC", compiler)
     if compiler and not native.available():
         pytest.skip("no C compiler here")
+    monkeypatch.setattr(driver, "Programs", Programs)  # compiled anew, with that compiler or without
     run = begin(tmp_path / "run", "sac", "Pendulum-v1", REPLAY)
     run.learn(100)
     learned = run.loop.learned

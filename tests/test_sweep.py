@@ -17,6 +17,8 @@ from maxent.run.loggers import read_csv
 from maxent.study.curves import interquartile_mean
 from maxent.sweep import Member, members, with_numbers
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 PENDULUM = Factory("Pendulum-v1", max_episode_steps=20)
 
 

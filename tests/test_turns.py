@@ -106,11 +106,11 @@ class Seen(gymnasium.Env):
         (PENDULUM, "sac", {}),
         (PENDULUM, "sac", {"utd": 0.3, "envs": 2, "seeds": [3, 4]}),
         (PENDULUM, "sac", {"utd": 3.0, "n_step": 3, "normalize_observations": True}),
-        (Seen, "sac", {"envs": 2}),
+        pytest.param(Seen, "sac", {"envs": 2}, marks=pytest.mark.slow),
         (Seen, "sac_v1", {"layer_norm": True}),
-        (PENDULUM, "sac_deterministic", {}),
+        pytest.param(PENDULUM, "sac_deterministic", {}, marks=pytest.mark.slow),
         (PENDULUM, "ddpg", {"seeds": [0, 1]}),
-        (PENDULUM, "td3", {"utd": 2.0}),
+        pytest.param(PENDULUM, "td3", {"utd": 2.0}, marks=pytest.mark.slow),
         (PENDULUM, "sql", {}),
         (Factory("CartPole-v1"), "sac_discrete", {"envs": 3}),
     ],
@@ -125,18 +125,18 @@ def test_turns_are_iterations(make, name, settings):
 
 
 WIDER = """
-import jax, numpy as np
+import sys, numpy as np
 from test_turns import PENDULUM, loop_over, run, state
-for name in ("sac", "ddpg"):
-    for a, b in zip(*(state(run(loop_over(PENDULUM, name, in_turns=x))) for x in (True, False)), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+for a, b in zip(*(state(run(loop_over(PENDULUM, sys.argv[1], in_turns=x))) for x in (True, False)), strict=True):
+    assert a.dtype == b.dtype
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 """
 
 
-def test_in_64_bit_mode_actions_and_rows_are_as_wide_as_the_table():
+@pytest.mark.parametrize("name", ["ddpg", pytest.param("sac", marks=pytest.mark.slow)])
+def test_in_64_bit_mode_actions_and_rows_are_as_wide_as_the_table(name):
     environment = os.environ | {"JAX_ENABLE_X64": "1", "PYTHONPATH": os.pathsep.join(["tests", *sys.path])}
-    subprocess.run([sys.executable, "-c", WIDER], check=True, env=environment)
+    subprocess.run([sys.executable, "-c", WIDER, name], check=True, env=environment)
 
 
 # --- environments that take their time ----------------------------------------------------------------------
