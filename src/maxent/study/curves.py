@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maxent.config import TrainConfig
 from maxent.errors import ConfigError
 from maxent.run import folder
 from maxent.run.loggers import read_csv
@@ -29,6 +30,8 @@ STYLE = {
 
 Curve = tuple[np.ndarray, np.ndarray]
 """Steps [point] and returns [point]."""
+Curves = dict[str, list[Curve]]
+"""Those of all members, by setting."""
 
 
 def draw(runs: Sequence[str | Path], out: str | Path) -> None:
@@ -42,22 +45,29 @@ def draw(runs: Sequence[str | Path], out: str | Path) -> None:
     Raises:
         ConfigError: where a folder is no run, no run has anything to draw yet, or the format of `out` is unknown.
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
-
     out, configs = Path(out), [folder.read(run)[0] for run in runs]
     labels = _labels([Path(run) for run in runs]) if len(runs) > 1 else [""]
-    known = FigureCanvasAgg.get_supported_filetypes()
-    if out.suffix[1:].lower() not in known:
-        raise ConfigError(f"{out} cannot be written: a picture is {', '.join('.' + name for name in sorted(known))}")
     curves = [
         (_members(Path(run) / folder.PROGRESS, "return_mean"), _members(Path(run) / folder.EVALUATIONS, "return"))
         for run in runs
     ]
     if not any(training or evaluations for training, evaluations in curves):
         raise ConfigError(f"{' '.join(map(str, runs))}: nothing to draw yet, no episode has ended")
+    _picture(configs, labels, curves, out)
+
+
+def _picture(
+    configs: Sequence[TrainConfig], labels: Sequence[str], curves: Sequence[tuple[Curves, Curves]], out: Path
+) -> None:
+    """Draw each run's training and evaluation; Matplotlib takes seconds to import, for which no refusal waits."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    known = FigureCanvasAgg.get_supported_filetypes()
+    if out.suffix[1:].lower() not in known:
+        raise ConfigError(f"{out} cannot be written: a picture is {', '.join('.' + name for name in sorted(known))}")
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         FigureCanvasAgg(figure)
@@ -74,7 +84,7 @@ def draw(runs: Sequence[str | Path], out: str | Path) -> None:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_xlim(left=0)
         swept = any(c.sweep for c in configs)
-        axes.legend(loc="best", title=EVALUATION if len(runs) > 1 or swept else None)
+        axes.legend(loc="best", title=EVALUATION if len(curves) > 1 or swept else None)
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out)
 
@@ -97,13 +107,13 @@ def _draw(axes: "Axes", training: Sequence[Curve], evaluations: Sequence[Curve],
         axes.plot(steps, middle, color=colour, linewidth=2.2, marker=mark, label=label or EVALUATION)
 
 
-def _members(path: Path, column: str) -> dict[str, list[Curve]]:
+def _members(path: Path, column: str) -> Curves:
     """Every member's points in a CSV file, in order and by setting; several points may share a step."""
     points: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
     for row in read_csv(path, column):
         if row[column]:
             points[row.get("setting", ""), int(row["member"])].append((float(row["step"]), float(row[column])))
-    members: dict[str, list[Curve]] = defaultdict(list)
+    members: Curves = defaultdict(list)
     for (setting, _), own in sorted(points.items(), key=lambda item: item[0][1]):
         members[setting].append((np.array(own)[:, 0], np.array(own)[:, 1]))
     return dict(members)
