@@ -131,7 +131,7 @@ def test_a_member_learns_what_a_run_alone_learns():
 
 
 @pytest.mark.parametrize("learn", ["turns", "learn"])
-@pytest.mark.parametrize(("utd", "envs"), [(0.3, 1), (4.0, 1), (1.0, 3), (0.3, 3)])
+@pytest.mark.parametrize(("utd", "envs"), [pytest.param(0.3, 1, marks=pytest.mark.slow), (4.0, 1), (1.0, 3), (0.3, 3)])
 def test_nothing_is_compiled_after_warm_up(utd, envs, learn, monkeypatch):
     """And the loop keeps to the schedule: utd updates a step since learning started."""
     if learn == "learn":

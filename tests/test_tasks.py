@@ -161,7 +161,10 @@ def test_canonical_actions_undo_the_environments() -> None:
             spaces.canonical_actions(space, actions)
 
 
-@pytest.mark.parametrize("algorithm", [maxent.SACV1, maxent.SACDeterministic, maxent.TD3, maxent.DDPG, maxent.SAC])
+@pytest.mark.parametrize(
+    "algorithm",
+    [maxent.SACV1, pytest.param(maxent.SACDeterministic, marks=pytest.mark.slow), maxent.TD3, maxent.DDPG, maxent.SAC],
+)
 def test_all_who_have_critics_of_actions_say_what_they_believe(algorithm: type[maxent.Agent]) -> None:
     agent = algorithm("maxent/MultiGoal-v0", **TINY).learn(30)
     q = agent.q(np.zeros(2, np.float32), np.array([[0.0, 0.0], [1.0, 1.0]]))

@@ -111,7 +111,7 @@ class Seen(gymnasium.Env):
         pytest.param(PENDULUM, "sac_deterministic", {}, marks=pytest.mark.slow),
         (PENDULUM, "ddpg", {"seeds": [0, 1]}),
         pytest.param(PENDULUM, "td3", {"utd": 2.0}, marks=pytest.mark.slow),
-        (PENDULUM, "sql", {}),
+        pytest.param(PENDULUM, "sql", {}, marks=pytest.mark.slow),
         (Factory("CartPole-v1"), "sac_discrete", {"envs": 3}),
     ],
 )
