@@ -174,8 +174,9 @@ def test_a_program_that_loses_its_patience_changes_nothing(begun, monkeypatch):
 def test_environments_that_are_always_slow_are_rarely_waited_for(begun, monkeypatch):
     """Those that compute with JAX would wait for the program, and it for them."""
     monkeypatch.setattr(turns, "PATIENCE", 0.001)
-    run(loop_over(lambda: Seen(lambda step: time.sleep(0.012))), total=160, every=200)
-    assert len(begun) > 130 and sum(begun) <= 9
+    monkeypatch.setattr(turns.Turns, "vain", False)  # nor is a busy machine taken for programs that begin too late
+    run(loop_over(lambda: Seen(lambda step: time.sleep(0.03))), total=100, every=200)
+    assert len(begun) > 70 and sum(begun) <= 9
 
 
 def test_environments_may_compute_with_jax():
