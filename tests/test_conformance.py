@@ -193,6 +193,9 @@ class Rehearsal(Programs):
         self.perform(program, args)
         return zeros
 
+    def init_shapes(self, roots: Array, swept: dict[str, Array]) -> Any:
+        return self.init(roots, swept)
+
     def perform(self, program: Any, args: Any) -> None:
         """Nothing is computed."""
 

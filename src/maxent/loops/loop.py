@@ -16,7 +16,7 @@ import numpy as np
 from maxent import devices
 from maxent.envs.contract import Episode
 from maxent.loops.pieces import Learned
-from maxent.loops.programs import RING, Programs
+from maxent.loops.programs import RING, Programs, all_finite
 from maxent.replay import ring
 from maxent.replay.ring import Ring
 from maxent.types import Transition, Tree
@@ -89,7 +89,7 @@ class Loop:
     @property
     def sound(self) -> bool:
         """Whether everything learned and seen is finite: only then is a state worth keeping."""
-        return bool(np.all(self.programs.finite(self.learned.state)))
+        return bool(np.all(all_finite(self.learned.state)))
 
     def accepts(self, moment: Tree) -> bool:
         """Whether a moment that has the right shapes is sound in itself."""
@@ -148,7 +148,7 @@ class Loop:
 
     def _report(self, episodes: list[Episode]) -> Report:
         learned = self.learned
-        totals, updates, finite = jax.device_get((learned.totals, learned.updates, self.programs.finite(learned.state)))
+        totals, updates, finite = jax.device_get((learned.totals, learned.updates, all_finite(learned.state)))
         metrics = dict(zip(self.programs.metrics, totals.T / updates, strict=True)) if updates else {}
         self.learned = learned._replace(totals=jnp.zeros_like(learned.totals), updates=jnp.zeros_like(learned.updates))
         return Report(self.step, self.updates, episodes, metrics, finite)

@@ -60,7 +60,6 @@ class Programs:
         in_turns = mesh is None and native.takes()
         self.turns = self.compiled(pure.turns, (), (), donate=(3, 4), static=("observes",)) if in_turns else None
         self.learn_rollout = self.compiled(pure.learn_rollout, learning, LEARNED, donate=(0,))
-        self.finite = jax.jit(jax.vmap(_finite))
 
     def of_one_device(self) -> "Programs":
         """The same for arrays that lie on one device, such as those of one member."""
@@ -109,7 +108,7 @@ class Programs:
 
     def init_shapes(self, roots: Array, swept: dict[str, Array]) -> Learned:
         """The shapes of what `init` gives."""
-        return jax.eval_shape(self.pure.init, roots, self._values(roots, swept))
+        return self._init.eval_shape(roots, self._values(roots, swept))
 
     def _values(self, roots: Array, swept: dict[str, Array]) -> dict[str, Array]:
         return {name: jnp.full(len(roots), value) for name, value in numbers(self.config).items()} | swept
@@ -130,8 +129,10 @@ class Programs:
         return jax.eval_shape(act, view, carry, obs, starts, roots, np.uint32(0))[2]
 
 
-def _finite(state: Tree) -> Array:
-    """Whether all numbers of one member's state are, but for -∞, the logarithm of a temperature of 0."""
+@jax.jit
+@jax.vmap
+def all_finite(state: Tree) -> Array:
+    """Whether every number of a member's state is, [member], but for -∞, the logarithm of a temperature of 0."""
     return jnp.stack([(jnp.isfinite(x) | jnp.isneginf(x)).all() for x in jax.tree.leaves(state)]).all()
 
 
