@@ -1,7 +1,7 @@
 """Compiled programs are shared by all tests of a session and its workers: most of them need the same few.
 
-They are compiled without LLVM's optimisations, since each runs a few hundred times only, and in one piece, since every
-core has a worker. XLA's own passes are a user's.
+They are compiled without LLVM's optimisations and by XLA's older emitters of kernels, since each runs a few hundred
+times only, and in one piece, since every core has a worker. XLA's own passes are a user's.
 """
 
 import os
@@ -9,7 +9,9 @@ import tempfile
 
 import pytest
 
-FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+FLAGS = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
 
 
 def pytest_configure(config):
