@@ -161,6 +161,26 @@ def test_learning_is_the_same_in_two_pieces_as_in_one():
     assert_array_equal(whole.predict(one, deterministic=True)[0], pieces.predict(one, deterministic=True)[0])
 
 
+@pytest.mark.parametrize("broken", ["learn", "add"])
+def test_half_a_step_is_neither_learned_on_from_nor_saved(broken, tmp_path, monkeypatch):
+    """As a second Ctrl-C leaves it: what was given to a program is gone, or a row is missing."""
+    agent = maxent.SAC(Thermostat, **TINY).learn(60)
+    loop = agent._driver.loop
+    loop._turns, own = None, getattr(loop.programs, broken)
+
+    def interrupted(*args, **fixed):
+        own(*args, **fixed)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop.programs, broken, interrupted)
+        agent.learn(10)
+    for go_on in (lambda: agent.learn(10), lambda: agent.save(tmp_path / "agent")):
+        with pytest.raises(maxent.TrainingFault, match="broke off half a step.*maxent.load"):
+            go_on()
+    assert not (tmp_path / "agent").exists()
+
+
 def test_a_callback_sees_progress_and_can_stop():
     seen = []
     agent = maxent.SAC(Thermostat, **TINY)

@@ -223,7 +223,7 @@ class Space(probes.Probe):
         return self.observation_space.sample(), 0.0, False, False, {}
 
 
-VECTOR = spaces.Box(-1, 1, (3,))
+VECTOR, IMAGE = spaces.Box(-1, 1, (3,)), spaces.Box(0, 255, (2, 2, 3), np.uint8)
 ACTIONS = {"continuous": spaces.Box(-1, 1, (2,)), "discrete": spaces.MultiDiscrete([2, 3])}
 
 
@@ -248,11 +248,11 @@ rehearsed = cache(lambda name, kind: rehearse(name, kind, settings_of(name, **SM
 @every_algorithm
 @pytest.mark.parametrize(
     "observation",
-    [spaces.Discrete(3), spaces.MultiDiscrete([2, 3]), spaces.Box(0, 255, (2, 2, 3), np.uint8)],
-    ids=["choice", "choices", "image"],
+    [spaces.Discrete(3), spaces.MultiDiscrete([2, 3]), spaces.Dict(image=IMAGE, nothing=spaces.Box(-1, 1, (0,)))],
+    ids=["choice", "choices", "image and nothing"],
 )
 def test_all_kinds_of_observations_are_taken(name: str, observation: spaces.Space) -> None:
-    """By functions that keep their contract (`Witness`); a dictionary is learned from below."""
+    """By functions that keep their contract (`Witness`)."""
     assert rehearse(name, registry.algorithm(name).actions[0], settings_of(name, **SMALL), observation).transcript
 
 

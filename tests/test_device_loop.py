@@ -333,8 +333,8 @@ def test_numbers_that_are_none_stop_the_run_and_name_the_member():
         run(small(env, 1, (0, 1), learning_starts=300), 200, 64)
 
 
-def reset_of(*shape: int, state=0.0):
-    return lambda key: (state, jnp.zeros(shape))
+def reset_of(*shape: int, state=0.0, dtype=float):
+    return lambda key: (state, jnp.zeros(shape, dtype))
 
 
 def stepping(state=0.0, shape=(2,), reward=1.0, terminated=False):
@@ -361,6 +361,7 @@ def faulty(state, action, key):
         ),
         ({"step": stepping(state=jnp.zeros(1))}, r"the state of step is float32\[1\]: it must be float32\[\]"),
         ({"step": stepping(state=0)}, r"the state of step is int32\[\]: it must be float32\[\]"),
+        ({"reset": reset_of(2, dtype=int)}, r"the observation of step is float32\[2\]: it must be int32\[2\]"),
         ({"step": stepping(shape=(1,))}, r"the observation of step is float32\[1\]: it must be float32\[2\]"),
         ({"step": stepping(reward=[1.0])}, r"the reward is float32\[1\]: it must be float32\[\]"),
         ({"step": stepping(terminated=[True])}, r"terminated is bool\[1\]: it must be bool\[\]"),

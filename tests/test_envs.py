@@ -583,6 +583,40 @@ def test_an_instance_comes_first_itself_and_then_as_copies():
     assert registered().unwrapped.g == registered().unwrapped.g == 4.0
 
 
+@pytest.mark.parametrize("wrapped", [lambda env: env, lambda env: gymnasium.wrappers.RescaleAction(env, -1, 1)])
+def test_copies_have_what_was_changed_in_an_instance(wrapped):
+    """But for one that is to be drawn, which has to be made anew."""
+    env = wrapped(gymnasium.make("Pendulum-v1"))
+    env.unwrapped.g = 2.0
+    factory = Factory(env)
+    assert [factory().unwrapped.g for _ in range(3)] == [2.0] * 3
+    assert factory("rgb_array").render_mode == "rgb_array"
+
+
+@pytest.mark.parametrize("env", ["HalfCheetah-v5", "BipedalWalker-v3", "Acrobot-v1"])
+def test_copies_of_gymnasiums_own_play_the_same(env):
+    factory = Factory(gymnasium.make(env))
+    one, other = factory(), factory()
+    assert_array_equal(one.reset(seed=3)[0], other.reset(seed=3)[0])
+    one.action_space.seed(3)
+    for _ in range(20):
+        action = one.action_space.sample()
+        for a, b in zip(one.step(action)[:4], other.step(action)[:4], strict=True):
+            assert_array_equal(a, b)
+
+
+def test_a_time_limit_of_ones_own_is_not_exceeded_by_another():
+    """Else training would end its episodes sooner than the evaluation."""
+    made = gymnasium.make("Pendulum-v1", max_episode_steps=20)
+    factory = Factory(made)
+    assert [limit(factory()), limit(factory())] == [20, 20]
+    for env in (made, lambda: gymnasium.make("Pendulum-v1", max_episode_steps=20)):
+        assert limit(Factory(env, max_episode_steps=6)()) == 6
+        with pytest.raises(ConfigError) as error:
+            Factory(env, max_episode_steps=30)()
+        assert one_line(error, "max_episode_steps is 30", "time limit of 20")
+
+
 def test_an_instance_that_cannot_be_copied_is_named():
     env = tiny.Clock()
     env.generator = (i for i in range(3))

@@ -351,6 +351,18 @@ def test_turns_copy_nothing_of_the_capacity(n_step, observes):
     assert not copies_of_the_ring(lowered.compile())
 
 
+@pytest.mark.parametrize("begun", [0, 2**31 - 3, 2**32 - 9])
+def test_a_rollout_is_in_order_however_many_rows_there_were(begun):
+    real = ring.empty(SPEC, 7, 1, 1)._replace(written=jnp.uint32(begun))
+    for i in range(8):
+        number = np.full((1, 1), i, np.float32)
+        obs, no = np.int32(number), number < 0
+        real = ring.add(real, Transition(obs, number[..., None], number, number, obs, no, no, ()))
+    steps = ring.rollout(real)
+    assert_array_equal(steps.obs.ravel(), range(1, 7))
+    assert_array_equal(steps.reward.ravel(), range(2, 8))
+
+
 def test_add_allocates_no_more_for_a_larger_ring():
     """What the compiled program allocates, beside the ring that it is given, does not grow with the capacity."""
 

@@ -222,7 +222,9 @@ class Agent:
         Raises:
             ConfigError: where the folder holds anything else, or anything at all without `overwrite`.
             CheckpointError: where it cannot be written.
+            TrainingFault: where an interrupt left half a step.
         """
+        self._driver.refuse_half_a_step()
         try:
             whole, own = Path(path).resolve(), self._driver.path
             if own is not None and own.resolve() == whole:

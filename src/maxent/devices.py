@@ -95,7 +95,8 @@ def asked(words: str, members: int) -> tuple[str, int]:
     count = int(number or 1)
     if members % count:
         raise ConfigError(
-            f"train.device is {words!r} and there are {members} members: each device needs as many of them"
+            f"train.device is {words!r} and the number of members is {members}: it must be a multiple of {count}, so "
+            "that each device has as many"
         )
     return kind, count
 

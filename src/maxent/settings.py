@@ -26,6 +26,7 @@ ELSEWHERE = {
     "action_noise": ["exploration_noise"], "target_policy_noise": ["target_noise"],
     "n_steps": ["rollout_length"], "n_epochs": ["epochs"], "vf_coef": ["value_coefficient"],
     "tensorboard_log": ["out"], "total_timesteps": ["steps"], "n_envs": ["envs"], "num_envs": ["envs"],
+    "env_kwargs": ["KEY"],
 }  # fmt: skip
 """Names that other libraries have for settings, and ours."""
 

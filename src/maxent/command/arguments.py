@@ -103,7 +103,7 @@ def _unknown(command: str, word: str, parsed: Any) -> str:
         return f"resume has no option {word}: a run keeps what it was begun with, all but its --steps"
     hints = typing.get_type_hints(type(config), include_extras=True)
     named = [f.name for f in fields(config) if POSITIONAL not in getattr(hints[f.name], "__metadata__", ())]
-    known = [f"{start}{own}".replace("_", "-") for own in named]
+    known = ["--env.KEY" if own == "env_kwargs" else f"{start}{own}".replace("_", "-") for own in named]
     return f"{command} has no option {word}{suggestion(f'{start}{name}'.replace('_', '-'), known)}"
 
 

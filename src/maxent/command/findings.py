@@ -17,7 +17,7 @@ def show(findings: Sequence[Finding]) -> None:
     table = Table.grid(padding=(0, 1))
     for finding in findings:
         mark, style = MARKS[finding.severity]
-        text = Text(finding.found)
+        text = Text(finding.found, overflow="fold")
         if finding.advice:
             text.append(f"\n→ {finding.advice}", style="bold")
         table.add_row(Text(mark, style=style), finding.check, text)

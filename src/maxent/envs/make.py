@@ -59,7 +59,11 @@ class Factory:
         self._make = self._maker(env)
 
     def __call__(self, render_mode: str | None = None) -> gymnasium.Env:
-        """A new environment; of an instance, the instance itself at first and then copies."""
+        """A new environment; of an instance, the instance itself at first and then copies.
+
+        Raises:
+            ConfigError: where it cannot be made, or ends its episodes before `max_episode_steps`.
+        """
         if self._instance is not None:
             given, self._instance = self._instance, None
             return self._limited(given)
@@ -85,7 +89,7 @@ class Factory:
             raise ConfigError(f"the environment {self.name} cannot be made: {detail}") from (error if its_own else None)
         if not isinstance(env, gymnasium.Env):
             raise ConfigError(f"{self.name} gives a {type(env).__name__}: it must give a gymnasium.Env")
-        return env
+        return self._limited(env)
 
     def on_device(self) -> "DeviceEnv | None":
         """The `DeviceEnv` that was given or named, None where it is none."""
@@ -127,8 +131,7 @@ class Factory:
                 raise ConfigError(f"{self.name} is made, and takes no arguments: drop {', '.join(self.kwargs)}")
             self._device_env = env._replace(time_limit=self.max_episode_steps or env.time_limit)
             return self._by_id
-        make = env
-        return lambda **kwargs: self._limited(make(**kwargs))
+        return env
 
     def _by_id(self, **kwargs: Any) -> gymnasium.Env:
         """What Gymnasium knows by the name, or, of an environment on the device, its twin on the host."""
@@ -140,25 +143,42 @@ class Factory:
         return gymnasium.make(written_in_jax.twin, **kwargs | {"max_episode_steps": written_in_jax.time_limit or -1})
 
     def _limited(self, env: gymnasium.Env) -> gymnasium.Env:
-        return TimeLimit(env, self.max_episode_steps) if self.max_episode_steps else env
+        """With the time limit that was asked for, where it has another one."""
+        own = (env.spec.max_episode_steps if env.spec is not None else None) or 0
+        if self.max_episode_steps in (0, own):
+            return env
+        if 0 < own < self.max_episode_steps:
+            raise ConfigError(
+                f"train.max_episode_steps is {self.max_episode_steps}, and {self.name} was made with a time limit of "
+                f"{own}: make it with the other one, or pass its id"
+            )
+        return TimeLimit(env, self.max_episode_steps)
 
     def _copier(self, env: gymnasium.Env) -> Callable[..., gymnasium.Env]:
-        """What makes more of an instance: its specification where that tells everything, else copies."""
+        """What makes more of an instance: copies, with whatever was changed in it since it was made.
 
-        def copied(**kwargs: Any) -> gymnasium.Env:
-            if env.spec is not None:
+        Its specification does where it cannot be copied, and comes first where there are arguments: a copy takes none.
+        """
+
+        def copied(**_: Any) -> gymnasium.Env:
+            return copy.deepcopy(env)
+
+        def specified(**kwargs: Any) -> gymnasium.Env:
+            assert env.spec is not None
+            return gymnasium.make(env.spec, max_episode_steps=self.max_episode_steps or None, **kwargs)
+
+        def another(**kwargs: Any) -> gymnasium.Env:
+            ways = [copied, specified] if env.spec is not None else [copied]
+            for way in reversed(ways) if kwargs else ways:
                 try:
-                    return gymnasium.make(env.spec, max_episode_steps=self.max_episode_steps or None, **kwargs)
-                except ValueError:
-                    pass  # a wrapper that does not say how it was made
-            try:
-                return self._limited(copy.deepcopy(env))
-            except Exception as error:
-                raise ConfigError(
-                    f"a second {self.name} is needed and this one cannot be copied ({error}): pass its class instead"
-                ) from None
+                    return way(**kwargs)
+                except Exception as error:
+                    reason = error
+            raise ConfigError(
+                f"a second {self.name} is needed and this one cannot be copied ({reason}): pass its class instead"
+            )
 
-        return copied
+        return another
 
 
 def _is_device_env(env: Any) -> bool:

@@ -59,9 +59,11 @@ def singles(space: spaces.Space, obs: Tree) -> tuple[list[Tree], bool]:
     """The observations of a batch, or the one that it is; and whether it was a batch.
 
     Raises:
-        ValueError: where it is neither.
+        ValueError: where it is neither, or a batch of none.
     """
     count = _batch_size(space, obs)
+    if count == 0:
+        raise ValueError("the batch of observations is empty")
     return ([obs], False) if count is None else ([_nth(obs, i) for i in range(count)], True)
 
 
@@ -104,7 +106,8 @@ def canonical_actions(space: spaces.Space, actions: Any) -> np.ndarray:
         raise ValueError(f"the action space is {space}: it must be Box")
     actions = np.asarray(actions, np.float64)
     if actions.shape[1:] != space.shape or actions.ndim == 0:
-        raise ValueError(f"the actions have shape {actions.shape}: it must be [batch, …] of {space.shape}")
+        several = ", ".join(map(str, ("n", *space.shape)))
+        raise ValueError(f"the actions have shape {actions.shape}: it must be [{several}], several for one observation")
     low, high = (bound.ravel().astype(np.float64) for bound in (space.low, space.high))
     flat = actions.reshape(len(actions), -1)
     return ((2 * flat - low - high) / (high - low)).astype(np.float32)

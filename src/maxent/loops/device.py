@@ -3,7 +3,8 @@
 A chunk of iterations is one dispatch. In each of them, in the order of the loop on the host: act, make the updates that
 are due, step the environments. What is new is stored at the chunk's end, because a program that wrote into the replay
 while it reads would copy all of it: a transition is learned from in the next chunk at the earliest. Chunks end at
-multiples of `CHUNK` steps, and where warm-up, collecting or a rollout does, so they depend on the absolute step alone.
+multiples of `CHUNK` steps, and where warm-up, collecting, a rollout or the run does: but for where it was told to end,
+they depend on the absolute step alone.
 
 Warm-up and training are two programs. With as many environments as a chunk has steps, a chunk is one iteration, and
 the loop does what the one on the host does.
@@ -162,19 +163,18 @@ class DeviceLoop(Loop):
             since = step - self.learns_from
             dues[:iterations] = [updates_due(programs.config.utd, since + i * count, count) for i in range(iterations)]
         first, updates = int(dues[0]), int(dues.sum())
-        self.whole = False
-        acted = self._advance(
-            self.learned, self.carry, self.world, self.ring, self.roots, np.uint32(step), np.uint32(self.updates),
-            np.int32(iterations), dues, warm=warm, due=first if (dues[:iterations] == first).all() else None,
-        )  # fmt: skip
-        self.learned, self.carry, self.world = acted.learned, acted.carry, acted.world
-        self.ring = programs.extend(self.ring, acted.rows, np.int32(iterations))
-        self._ended.append(acted.ended)
-        self.step += iterations * count
-        self.updates += updates
-        if not self._replays:
-            self._learn_rollout()
-        self.whole = True
+        with self._changing():
+            acted = self._advance(
+                self.learned, self.carry, self.world, self.ring, self.roots, np.uint32(step), np.uint32(self.updates),
+                np.int32(iterations), dues, warm=warm, due=first if (dues[:iterations] == first).all() else None,
+            )  # fmt: skip
+            self.learned, self.carry, self.world = acted.learned, acted.carry, acted.world
+            self.ring = programs.extend(self.ring, acted.rows, np.int32(iterations))
+            self._ended.append(acted.ended)
+            self.step += iterations * count
+            self.updates += updates
+            if not self._replays:
+                self._learn_rollout()
 
     def _refuse_numbers_that_are_none(self) -> None:
         finite = np.asarray(self.world.finite)

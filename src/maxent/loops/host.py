@@ -122,15 +122,15 @@ class HostLoop(Loop):
         due = self._due(self.step) - self.ahead
         if due > 0:
             args = self.learned, self.ring, self.roots, np.uint32(self.updates)
-            self.learned = self.programs.learn(*args, count=due)
-            self.updates += due
-            self.ahead += due
+            with self._changing():
+                self.learned = self.programs.learn(*args, count=due)
+                self.updates += due
+                self.ahead += due
         stepped = self.envs.step(self.stepped.obs, self._fetched(drawn))
-        self.whole = False
-        self._add(stepped, carry, extras)
-        if not self._replays:
-            self._learn_rollout()
-        self.whole = True
+        with self._changing():
+            self._add(stepped, carry, extras)
+            if not self._replays:
+                self._learn_rollout()
 
     def _take_turns(self, turns: Turns, target: int) -> None:
         """Iterations up to the target, or to a row that the program does not take, as one program."""

@@ -5,6 +5,7 @@ never on who evaluates, saves or resumes.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -59,7 +60,7 @@ class Loop:
         self.ahead = 0
         """Updates already made for the step to come: those of an iteration that an environment broke off."""
         self.whole = True
-        """Whether all parts of the state belong to the same step: they do but for a moment in each iteration."""
+        """Whether all parts of the state belong to the same step; for a moment in each iteration they do not."""
         self.stopping = False
         """Set it to leave `run` when the iteration under way is done: only between two of them is the state whole."""
         self.faults: list[str] = []
@@ -109,6 +110,13 @@ class Loop:
         a time limit.
         """
         raise NotImplementedError
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Parts of the state belong to different steps meanwhile, and still do where something breaks off in here."""
+        self.whole = False
+        yield
+        self.whole = True
 
     def _begin(self, row: Transition, obs: Tree) -> None:
         """Make what learns, and the ring with its first row: an observation that no step led to."""

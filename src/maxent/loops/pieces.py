@@ -230,7 +230,7 @@ class Pieces:
         """
         rollout = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), ring.rollout(rows))
         learned = self._updated(learned, rollout, roots, index)
-        return self.observe(learned, jax.tree.map(lambda x: x.reshape(x.shape[0], -1, *x.shape[3:]), rollout))
+        return self.observe(learned, jax.tree.map(lambda x: jax.lax.collapse(x, 1, 3), rollout))
 
     def _updated(self, learned: Learned, batch: Transition, roots: Array, index: Array) -> Learned:
         keys = jax.vmap(lambda root: stream(root, "update", index))(roots)

@@ -97,7 +97,8 @@ def cut(ring: Ring, where: Array) -> Ring:
 
 def rollout(ring: Ring) -> Transition:
     """All steps of a full ring in order, one less than its rows: arrays [step, member, env, …]."""
-    at = (ring.written.astype(jnp.int32) + jnp.arange(capacity(ring))) % capacity(ring)
+    oldest = (ring.written % capacity(ring)).astype(jnp.int32)
+    at = (oldest + jnp.arange(capacity(ring))) % capacity(ring)
     before, after = at[:-1], at[1:]
     return Transition(
         obs=jax.tree.map(lambda rows: rows[before], ring.obs),

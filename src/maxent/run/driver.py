@@ -135,6 +135,7 @@ class Driver:
             ConfigError: where another process trains in the same run folder, or the updates are too many.
         """
         refuse_too_many(self.config, self.settings, total)
+        self.refuse_half_a_step()
         with self._interrupts.held():
             if self.path is None:
                 return self._learn(total, callbacks, [])
@@ -230,6 +231,11 @@ class Driver:
             self.keeper.write(path)
         except OSError as error:
             raise _unwritable(path, error) from None
+
+    def refuse_half_a_step(self) -> None:
+        """A TrainingFault where a second signal came in the middle of a step, of which a part is missing since."""
+        if not self.loop.whole:
+            raise TrainingFault("an interrupt broke off half a step: go on from what was saved, by maxent.load")
 
     def _learn(self, total: int, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> bool:
         config, every = self.config, self.config.log_every

@@ -65,12 +65,12 @@ def refuse_unfit(name: str, env: DeviceEnv) -> None:
     """Raise a ConfigError where its functions give something else than a `DeviceEnv`'s do; no number is computed."""
     spec, key = env.spec, jax.eval_shape(lambda: jax.random.key(0))
     number, action = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct(spec.action.shape, spec.action.dtype)
-    state, obs = _given(f"{name}: reset", env.reset, (key,), ("state", "observation"))
-    _refuse_other(f"{name}: the observation of reset", obs, spec.obs)
+    state, first = _given(f"{name}: reset", env.reset, (key,), ("state", "observation"))
+    _refuse_other(f"{name}: the observation of reset", first, spec.obs)
     parts = ("state", "observation", "reward", "terminated")
     later, obs, reward, terminated = _given(f"{name}: step", env.step, (state, action, key), parts)
     _refuse_other(f"{name}: the state of step", later, state, exactly=True)
-    _refuse_other(f"{name}: the observation of step", obs, spec.obs)
+    _refuse_other(f"{name}: the observation of step", obs, first, exactly=True)
     _refuse_other(f"{name}: the reward", reward, number)
     _refuse_other(f"{name}: terminated", terminated, jax.ShapeDtypeStruct((), bool))
 
