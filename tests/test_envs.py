@@ -586,10 +586,10 @@ def test_an_instance_comes_first_itself_and_then_as_copies():
 @pytest.mark.parametrize("wrapped", [lambda env: env, lambda env: gymnasium.wrappers.RescaleAction(env, -1, 1)])
 def test_copies_have_what_was_changed_in_an_instance(wrapped):
     """But for one that is to be drawn, which has to be made anew."""
-    env = wrapped(gymnasium.make("Pendulum-v1"))
-    env.unwrapped.g = 2.0
+    env = wrapped(gymnasium.make("Pendulum-v1", g=3.0))
+    env.unwrapped.l = 2.0
     factory = Factory(env)
-    assert [factory().unwrapped.g for _ in range(3)] == [2.0] * 3
+    assert [(made.unwrapped.g, made.unwrapped.l) for made in (factory(), factory(), factory())] == [(3.0, 2.0)] * 3
     assert factory("rgb_array").render_mode == "rgb_array"
 
 
@@ -617,7 +617,7 @@ def test_a_time_limit_of_ones_own_is_not_exceeded_by_another():
         assert one_line(error, "max_episode_steps is 30", "time limit of 20")
 
 
-def test_an_instance_that_cannot_be_copied_is_named():
+def test_an_instance_that_cannot_be_copied_is_made_anew_or_named():
     env = tiny.Clock()
     env.generator = (i for i in range(3))
     factory = Factory(env)
@@ -625,6 +625,10 @@ def test_an_instance_that_cannot_be_copied_is_named():
     with pytest.raises(ConfigError) as error:
         factory()
     assert one_line(error, "Clock", "copied", "class")
+    registered = gymnasium.make("Pendulum-v1", g=3.0)
+    registered.unwrapped.generator = env.generator
+    factory = Factory(registered)
+    assert factory() is registered and factory().unwrapped.g == 3.0
 
 
 @pytest.mark.parametrize("env", ["Pendulum-v1", tiny.Clock, lambda: tiny.Clock(50), tiny.Clock(50)])

@@ -157,7 +157,7 @@ class Factory:
     def _copier(self, env: gymnasium.Env) -> Callable[..., gymnasium.Env]:
         """What makes more of an instance: copies, with whatever was changed in it since it was made.
 
-        Its specification does where it cannot be copied, and comes first where there are arguments: a copy takes none.
+        Its specification does where it cannot be copied, and comes first where it is to be drawn in another way.
         """
 
         def copied(**_: Any) -> gymnasium.Env:
@@ -169,7 +169,8 @@ class Factory:
 
         def another(**kwargs: Any) -> gymnasium.Env:
             ways = [copied, specified] if env.spec is not None else [copied]
-            for way in reversed(ways) if kwargs else ways:
+            redrawn = kwargs.get("render_mode") != env.render_mode
+            for way in reversed(ways) if redrawn else ways:
                 try:
                     return way(**kwargs)
                 except Exception as error:
