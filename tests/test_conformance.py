@@ -175,12 +175,14 @@ class Rehearsal(Programs):
         self.turns = None
         self.transcript: list[str] = []
         self._written: dict[Any, tuple[str, Any]] = {}
+        shapes = self._init.eval_shape
         functions = dict(
             _init=self.pure.init, act=self.pure.act, warm_up=self.pure.warm_up, add=ring.add,
             observe=self.pure.observe, learn=self.pure.learn, learn_rollout=self.pure.learn_rollout,
         )  # fmt: skip
         for called, function in functions.items():
             setattr(self, called, partial(self._write, called, function))
+        self._init.eval_shape = shapes
 
     def _write(self, called: str, function: Any, *args: Any, **options: Any) -> Any:
         key = called, tuple(options.items()), *((x.shape, x.dtype) for x in jax.tree.leaves(args))
@@ -192,9 +194,6 @@ class Rehearsal(Programs):
         self.transcript.append(text)
         self.perform(program, args)
         return zeros
-
-    def init_shapes(self, roots: Array, swept: dict[str, Array]) -> Any:
-        return self.init(roots, swept)
 
     def perform(self, program: Any, args: Any) -> None:
         """Nothing is computed."""

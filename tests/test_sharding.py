@@ -98,7 +98,7 @@ def test_devices_that_are_not_there_are_refused(words, complaint):
 
 def test_members_that_cannot_be_shared_evenly_are_refused(monkeypatch):
     monkeypatch.setattr(devices.jax, "devices", lambda kind=None: [object(), object()])
-    with pytest.raises(ConfigError, match="there are 3 members"):
+    with pytest.raises(ConfigError, match="number of members is 3"):
         devices.choose("cpu:2", 3)
 
 
