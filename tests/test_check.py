@@ -233,13 +233,15 @@ def test_no_false_alarms(env, found):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of packages that may be installed, such as Brax, about themselves
 @pytest.mark.parametrize("line", list(listing.environments()))
 def test_no_environment_that_can_be_made_has_a_fault(line):
     try:
         findings = check(line.split()[0], episodes=1, steps=200)
     except ConfigError as error:
         pytest.skip(str(error))  # another package is missing
-    assert all("Tuple" in f.found for f in findings if f.severity == "fault")
+    true = "Tuple", "clip() got an unexpected keyword argument 'a_min'"  # Brax's swimmer asks JAX for what it had once
+    assert all(any(cause in f.found for cause in true) for f in findings if f.severity == "fault")
 
 
 # --- the command --------------------------------------------------------------------------------------------

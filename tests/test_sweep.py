@@ -93,7 +93,7 @@ def test_a_sweep_in_a_run_folder(tmp_path, capsys):
     assert config.sweep == ("gamma=0.9,0.99", "tau=0.01,0.1") and settings.gamma == 0.99
     results = [line for line in capsys.readouterr().out.splitlines() if line.startswith("result")]
     assert len(results) == 4
-    assert all("1 episodes of each of 2 members after 120 steps" in line for line in results)
+    assert all("1 episode of each of 2 members after 120 steps" in line for line in results)
     assert results[1].endswith(" with gamma=0.9 tau=0.1")
     rows = read_csv(tmp_path / "run" / "progress.csv")
     assert [row["setting"] for row in rows[:8:2]] == [

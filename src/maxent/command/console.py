@@ -70,7 +70,8 @@ def summaries(run: Path) -> list[str]:
 
 def _summary(rows: Sequence[Mapping[str, str]], setting: str) -> str:
     returns, members = [float(row["return"]) for row in rows], len({row["member"] for row in rows})
-    episodes = f"{len(rows) // members} episodes" + (f" of each of {members} members" if members > 1 else "")
+    played = len(rows) // members
+    episodes = f"{played} episode{'s' * (played != 1)}" + (f" of each of {members} members" if members > 1 else "")
     with_it = f" with {setting}" if setting else ""
     mean = f"return {np.mean(returns):.1f} ± {np.std(returns):.1f} in {episodes}"
     return f"{mean} after {int(rows[0]['step']):,} steps{with_it}"
