@@ -228,6 +228,8 @@ def test_members_are_seeds_side_by_side():
         (lambda: maxent.SAC(Thermostat, hidden_sizes=(8, 0)), "at least one unit"),
         (lambda: maxent.SAC(Thermostat, **TINY).learn(0), "at least 1"),
         (lambda: maxent.SAC(gymnasium.make_vec("Pendulum-v1", 2), seeds=2), "one member"),
+        (lambda: maxent.SAC(gymnasium.make_vec("Pendulum-v1", 2), max_episode_steps=50), "ends its episodes by itself"),
+        (lambda: maxent.SAC(gymnasium.make_vec("Pendulum-v1", 2), env_kwargs={"g": 3.0}), "drop g"),
         (lambda: maxent.load("no-such-run"), "is no run"),
     ],
 )

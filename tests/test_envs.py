@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
@@ -581,16 +583,27 @@ def test_an_instance_comes_first_itself_and_then_as_copies():
     registered = Factory(gymnasium.make("Pendulum-v1", g=4.0))
     assert registered.name == "Pendulum-v1"
     assert registered().unwrapped.g == registered().unwrapped.g == 4.0
+    assert registered("rgb_array").render_mode == "rgb_array"
 
 
-@pytest.mark.parametrize("wrapped", [lambda env: env, lambda env: gymnasium.wrappers.RescaleAction(env, -1, 1)])
-def test_copies_have_what_was_changed_in_an_instance(wrapped):
-    """But for one that is to be drawn, which has to be made anew."""
-    env = wrapped(gymnasium.make("Pendulum-v1", g=3.0))
-    env.unwrapped.l = 2.0
-    factory = Factory(env)
-    assert [(made.unwrapped.g, made.unwrapped.l) for made in (factory(), factory(), factory())] == [(3.0, 2.0)] * 3
-    assert factory("rgb_array").render_mode == "rgb_array"
+class Simulated(tiny.Clock):
+    """As a client of a physics engine is: a number, of a world that a copy of it would share."""
+
+    worlds = 0
+
+    def __init__(self) -> None:
+        super().__init__(50)
+        Simulated.worlds += 1
+        self.world = Simulated.worlds
+
+
+def test_further_environments_of_an_instance_share_nothing_with_it():
+    gymnasium.register("Simulated-v0", entry_point=Simulated)
+    try:
+        factory = Factory(gymnasium.make("Simulated-v0"))
+        assert len({factory().unwrapped.world for _ in range(3)}) == 3
+    finally:
+        gymnasium.registry.pop("Simulated-v0")
 
 
 @pytest.mark.parametrize("env", ["HalfCheetah-v5", "BipedalWalker-v3", "Acrobot-v1"])
@@ -610,11 +623,43 @@ def test_a_time_limit_of_ones_own_is_not_exceeded_by_another():
     made = gymnasium.make("Pendulum-v1", max_episode_steps=20)
     factory = Factory(made)
     assert [limit(factory()), limit(factory())] == [20, 20]
-    for env in (made, lambda: gymnasium.make("Pendulum-v1", max_episode_steps=20)):
+    nested = TimeLimit(TimeLimit(tiny.Clock(50), 20), 40)
+    for env in (made, lambda: gymnasium.make("Pendulum-v1", max_episode_steps=20), nested):
         assert limit(Factory(env, max_episode_steps=6)()) == 6
         with pytest.raises(ConfigError) as error:
             Factory(env, max_episode_steps=30)()
         assert one_line(error, "max_episode_steps is 30", "time limit of 20")
+
+
+class Specified(tiny.Clock):
+    """Whose specification tells of a time limit that nothing keeps."""
+
+    spec = EnvSpec("Specified-v0", max_episode_steps=6)
+
+    def __init__(self) -> None:
+        super().__init__(50, "truncated")
+
+
+@pytest.mark.parametrize("env", [Specified, Specified()])
+def test_a_time_limit_that_is_only_told_of_is_none(env):
+    factory = Factory(env, max_episode_steps=6)
+    assert [limit(factory()), limit(factory())] == [6, 6]
+    others = Factory(env)
+    assert [limit(others()), limit(others())] == [50, 50]
+
+
+def test_an_instance_without_its_registered_time_limit_cannot_be_made_again_by_its_id():
+    for steps, remakeable in ((None, True), (30, True), (-1, False)):
+        factory = Factory(gymnasium.make("Pendulum-v1", max_episode_steps=steps))
+        assert factory.remakeable == remakeable
+        assert factory.max_episode_steps == {None: 200, 30: 30, -1: 0}[steps]
+    assert "TimeLimit" not in str(factory()) + str(factory())
+
+
+def test_what_is_made_takes_no_arguments():
+    with pytest.raises(ConfigError) as error:
+        Factory(gymnasium.make("Pendulum-v1"), {"g": 3.0})
+    assert one_line(error, "Pendulum-v1", "drop g")
 
 
 def test_an_instance_that_cannot_be_copied_is_made_anew_or_named():

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.wrappers import TimeLimit
 
 from maxent.envs import device, spaces, tasks
@@ -51,15 +52,15 @@ class Factory:
         self._given = env
         self._device_env: DeviceEnv | None = None
         self._instance = env if isinstance(env, gymnasium.Env) else None
-        if isinstance(env, gymnasium.Env) and env.spec is not None:
-            self.kwargs = dict(env.spec.kwargs)
-            self.max_episode_steps = max_episode_steps or env.spec.max_episode_steps or 0
-            plain = all(isinstance(value, bool | int | float | str) for value in self.kwargs.values())
-            self.remakeable = plain and not env.spec.additional_wrappers
+        if self.kwargs and (isinstance(env, gymnasium.Env) or _is_device_env(env)):
+            raise ConfigError(f"{self.name} is made, and takes no arguments: drop {', '.join(self.kwargs)}")
+        if isinstance(env, gymnasium.Env):
+            self.max_episode_steps = max_episode_steps or _time_limit(env)
+            self._remember(_spec(env))
         self._make = self._maker(env)
 
     def __call__(self, render_mode: str | None = None) -> gymnasium.Env:
-        """A new environment; of an instance, the instance itself at first and then copies.
+        """A new environment; of an instance, the instance itself at first and then others like it.
 
         Raises:
             ConfigError: where it cannot be made, or ends its episodes before `max_episode_steps`.
@@ -116,6 +117,16 @@ class Factory:
             raise TypeError("an environment that was made here stays here")
         return _received, (gymnasium.registry.get(self.name), self._given, self.kwargs, self.max_episode_steps)
 
+    def _remember(self, spec: EnvSpec | None) -> None:
+        """What a specification tells about making an instance again."""
+        if spec is None:
+            return
+        self.kwargs = dict(spec.kwargs)
+        plain = all(isinstance(value, bool | int | float | str) for value in self.kwargs.values())
+        registered = gymnasium.registry.get(spec.id)
+        limited = self.max_episode_steps or registered is None or not registered.max_episode_steps
+        self.remakeable = plain and not spec.additional_wrappers and bool(limited)
+
     def _maker(self, env: Any) -> Callable[..., gymnasium.Env]:
         if isinstance(env, gymnasium.Env):
             return self._copier(env)
@@ -127,8 +138,6 @@ class Factory:
             _refuse_what_makes_none(env, found)
             env = found
         if _is_device_env(env):
-            if self.kwargs:
-                raise ConfigError(f"{self.name} is made, and takes no arguments: drop {', '.join(self.kwargs)}")
             self._device_env = env._replace(time_limit=self.max_episode_steps or env.time_limit)
             return self._by_id
         return env
@@ -144,7 +153,7 @@ class Factory:
 
     def _limited(self, env: gymnasium.Env) -> gymnasium.Env:
         """With the time limit that was asked for, where it has another one."""
-        own = (env.spec.max_episode_steps if env.spec is not None else None) or 0
+        own = _time_limit(env)
         if self.max_episode_steps in (0, own):
             return env
         if 0 < own < self.max_episode_steps:
@@ -155,31 +164,41 @@ class Factory:
         return TimeLimit(env, self.max_episode_steps)
 
     def _copier(self, env: gymnasium.Env) -> Callable[..., gymnasium.Env]:
-        """What makes more of an instance: copies, with whatever was changed in it since it was made.
+        """What makes more of an instance: its specification, or copies where that does not tell everything.
 
-        Its specification does where it cannot be copied, and comes first where it is to be drawn in another way.
+        It comes first because a copy shares whatever its arrays and handles belong to outside of Python.
         """
-
-        def copied(**_: Any) -> gymnasium.Env:
-            return copy.deepcopy(env)
-
-        def specified(**kwargs: Any) -> gymnasium.Env:
-            assert env.spec is not None
-            return gymnasium.make(env.spec, max_episode_steps=self.max_episode_steps or None, **kwargs)
+        spec = _spec(env)
 
         def another(**kwargs: Any) -> gymnasium.Env:
-            ways = [copied, specified] if env.spec is not None else [copied]
-            redrawn = kwargs.get("render_mode") != env.render_mode
-            for way in reversed(ways) if redrawn else ways:
+            if spec is not None:
                 try:
-                    return way(**kwargs)
-                except Exception as error:
-                    reason = error
-            raise ConfigError(
-                f"a second {self.name} is needed and this one cannot be copied ({reason}): pass its class instead"
-            )
+                    return gymnasium.make(spec, max_episode_steps=self.max_episode_steps or -1, **kwargs)
+                except (ValueError, gymnasium.error.Error):
+                    pass  # a wrapper that does not say how it was made, or a specification that names no class
+            try:
+                return copy.deepcopy(env)
+            except Exception as error:
+                raise ConfigError(
+                    f"a second {self.name} is needed and this one cannot be copied ({error}): pass its class instead"
+                ) from None
 
         return another
+
+
+def _spec(env: gymnasium.Env) -> EnvSpec | None:
+    """How an instance was made, None where nothing tells."""
+    return env.spec if isinstance(env.unwrapped.spec, EnvSpec) else None
+
+
+def _time_limit(env: gymnasium.Env) -> int:
+    """The steps after which its wrappers truncate an episode, 0 where they do not; its specification may differ."""
+    limits = []
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, TimeLimit):
+            limits.append(env._max_episode_steps)
+        env = env.env
+    return min(limits, default=0)
 
 
 def _is_device_env(env: Any) -> bool:
@@ -193,7 +212,7 @@ def _comes_back(env: Any) -> bool:
     return not _is_device_env(env) and _makes_environments(env, sys.modules.get(env.__module__))
 
 
-def _received(spec: gymnasium.envs.registration.EnvSpec | None, *arguments: Any) -> Factory:
+def _received(spec: EnvSpec | None, *arguments: Any) -> Factory:
     if spec is not None:
         gymnasium.registry.setdefault(spec.id, spec)
     return Factory(*arguments)
@@ -202,7 +221,8 @@ def _received(spec: gymnasium.envs.registration.EnvSpec | None, *arguments: Any)
 def _name(env: Any) -> str:
     """The id, or `module:Name` where that can be imported again."""
     if isinstance(env, gymnasium.Env):
-        return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+        spec = _spec(env)
+        return type(env.unwrapped).__name__ if spec is None else spec.id
     name = getattr(env, "__qualname__", type(env).__qualname__)
     return f"{env.__module__}:{name}" if name.isidentifier() else name.rpartition(".")[2].strip("<>")
 
@@ -275,7 +295,7 @@ def _prepare(name: str) -> None:
                 os.environ["MUJOCO_GL"] = renderer
                 break
     entry = gymnasium.registry.get(name)
-    if entry is not None and "mujoco" in str(entry.entry_point):
+    if "mujoco" in sys.modules or (entry is not None and "mujoco" in str(entry.entry_point)):
         try:
             mujoco = importlib.import_module("mujoco")
         except ImportError:

@@ -109,7 +109,7 @@ def canonical_actions(space: spaces.Space, actions: Any) -> np.ndarray:
         several = ", ".join(map(str, ("n", *space.shape)))
         raise ValueError(f"the actions have shape {actions.shape}: it must be [{several}], several for one observation")
     low, high = (bound.ravel().astype(np.float64) for bound in (space.low, space.high))
-    flat = actions.reshape(len(actions), -1)
+    flat = actions.reshape(len(actions), low.size)
     return ((2 * flat - low - high) / (high - low)).astype(np.float32)
 
 
