@@ -161,11 +161,11 @@ def test_learning_is_the_same_in_two_pieces_as_in_one():
     assert_array_equal(whole.predict(one, deterministic=True)[0], pieces.predict(one, deterministic=True)[0])
 
 
-@pytest.mark.parametrize("broken", ["learn", "add"])
+@pytest.mark.parametrize("broken", ["learn", "add", "extend"])
 def test_half_a_step_is_neither_learned_on_from_nor_saved(broken, tmp_path, monkeypatch):
     """As a second Ctrl-C leaves it: what was given to a program is gone, or a row is missing."""
-    agent = maxent.SAC(Thermostat, **TINY).learn(60)
-    loop = agent._driver.loop
+    agent = maxent.PPO(Thermostat, rollout_length=16) if broken == "extend" else maxent.SAC(Thermostat, **TINY)
+    loop = agent.learn(60)._driver.loop
     loop._turns, own = None, getattr(loop.programs, broken)
 
     def interrupted(*args, **fixed):
@@ -176,9 +176,32 @@ def test_half_a_step_is_neither_learned_on_from_nor_saved(broken, tmp_path, monk
         patch.setattr(loop.programs, broken, interrupted)
         agent.learn(10)
     for go_on in (lambda: agent.learn(10), lambda: agent.save(tmp_path / "agent")):
-        with pytest.raises(maxent.TrainingFault, match="broke off half a step.*maxent.load"):
+        with pytest.raises(maxent.TrainingFault, match="broken off within a step.*maxent.load"):
             go_on()
     assert not (tmp_path / "agent").exists()
+
+
+@pytest.mark.parametrize("broken", ["learn", "turns", "advance"])
+def test_what_is_broken_off_while_it_is_compiled_has_changed_nothing(broken, monkeypatch):
+    env = "jax/Pendulum-v1" if broken == "advance" else Thermostat
+    agent, undisturbed = maxent.SAC(env, **TINY).learn(64), maxent.SAC(env, **TINY).learn(64)
+    for each in (agent, undisturbed):
+        each._driver.loop._turns = each._driver.loop._turns if broken == "turns" else None
+    loop = agent._driver.loop
+    if broken == "turns" and loop._turns is None:
+        pytest.skip("no turns on this machine")
+    programs = {"learn": (loop.programs, "learn"), "turns": (loop._turns, "begin"), "advance": (loop, "_advance")}
+
+    def compiles(*args, **fixed):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(*programs[broken], compiles)
+        agent.learn(32)
+    one = agent.observation_space.sample()
+    learned = [each.learn(32).predict(one, deterministic=True)[0] for each in (agent, undisturbed)]
+    assert agent.num_timesteps == undisturbed.num_timesteps == 96
+    assert_array_equal(*learned)
 
 
 def test_a_callback_sees_progress_and_can_stop():

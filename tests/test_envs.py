@@ -403,6 +403,26 @@ def test_vector_rows_where_the_last_step_resets(mode, ending, discount):
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_after_a_step_of_vector_environments_that_was_broken_off_all_begin_anew(mode, monkeypatch):
+    envs = vector(mode, lengths=(7, 8))
+    last = [envs.reset(), *(envs.step(obs, np.zeros((1, 2, 1), np.float32)) for obs in [np.zeros((1, 2, 2))] * 2)][-1]
+    step, action = envs._vector.step, np.zeros((1, 2, 1), np.float32)
+
+    def interrupted(actions):
+        step(actions)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(envs._vector, "step", interrupted)
+        envs.step(last.obs, action)
+    anew = envs.step(last.obs, action)
+    assert anew.failed.all() and anew.starts.all() and not anew.row.real.any()
+    assert anew.obs[..., 1].tolist() == [[0, 0]]
+    following = envs.step(anew.obs, action)
+    assert following.row.real.all() and not following.failed.any() and following.obs[..., 1].tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
 @pytest.mark.parametrize("ending", ["terminated", "truncated"])
 def test_all_that_vector_environments_put_into_the_replay_is_true(mode, ending):
     """Also of a second beginning; where they reset within a step, the first step of each later episode is left out."""

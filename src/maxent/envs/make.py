@@ -52,9 +52,8 @@ class Factory:
         self._given = env
         self._device_env: DeviceEnv | None = None
         self._instance = env if isinstance(env, gymnasium.Env) else None
-        if self.kwargs and (isinstance(env, gymnasium.Env) or _is_device_env(env)):
-            raise ConfigError(f"{self.name} is made, and takes no arguments: drop {', '.join(self.kwargs)}")
         if isinstance(env, gymnasium.Env):
+            self._refuse_arguments()
             self.max_episode_steps = max_episode_steps or _time_limit(env)
             self._remember(_spec(env))
         self._make = self._maker(env)
@@ -117,6 +116,10 @@ class Factory:
             raise TypeError("an environment that was made here stays here")
         return _received, (gymnasium.registry.get(self.name), self._given, self.kwargs, self.max_episode_steps)
 
+    def _refuse_arguments(self) -> None:
+        if self.kwargs:
+            raise ConfigError(f"{self.name} is made, and takes no arguments: drop {', '.join(self.kwargs)}")
+
     def _remember(self, spec: EnvSpec | None) -> None:
         """What a specification tells about making an instance again."""
         if spec is None:
@@ -138,6 +141,7 @@ class Factory:
             _refuse_what_makes_none(env, found)
             env = found
         if _is_device_env(env):
+            self._refuse_arguments()
             self._device_env = env._replace(time_limit=self.max_episode_steps or env.time_limit)
             return self._by_id
         return env

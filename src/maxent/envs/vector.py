@@ -40,6 +40,7 @@ class VectorEnvs:
         self.faults: list[str] = []
         self.largest_reward = np.zeros(1)
         self._resets = False
+        """Whether the next step resets, since nobody knows where the environments are."""
 
     def reset(self) -> Stepped:
         """Begin a new episode everywhere. What was running is cut, as by a time limit."""
@@ -56,7 +57,8 @@ class VectorEnvs:
     def step(self, obs: Tree, action: np.ndarray) -> Stepped:
         """Take canonical actions [1, env, …]."""
         if self._resets:
-            return self.reset()
+            return self.reset()._replace(failed=np.ones(self.shape, bool))
+        self._resets = True  # nobody knows what a step that is broken off has done
         vector = self._vector
         found, reward, terminated, truncated, info = vector.step(np.stack([self._taken(a) for a in action[0]]))
         ended, resetting = terminated | truncated, self._over
@@ -77,6 +79,7 @@ class VectorEnvs:
                 "from it; make it with AutoresetMode.NEXT_STEP"
             )
         self._account(reward, boundary, resetting, info)
+        self._resets = False
         row = Transition(
             obs, action, reward[None].astype(np.float32), 1.0 - terminated[None].astype(np.float32), successor,
             boundary[None], ~resetting[None],

@@ -59,7 +59,8 @@ class HostLoop(Loop):
     def ring(self) -> Ring:
         """With every row in it: those of a rollout wait for whoever looks, since each by itself is a dispatch more."""
         if self._waiting:
-            self.ring = self.programs.extend(self._ring, self._block, np.int32(self._waiting))
+            with self._changing():
+                self.ring = self.programs.extend(self._ring, self._block, np.int32(self._waiting))
         return self._ring
 
     @ring.setter
@@ -122,7 +123,7 @@ class HostLoop(Loop):
         due = self._due(self.step) - self.ahead
         if due > 0:
             args = self.learned, self.ring, self.roots, np.uint32(self.updates)
-            with self._changing():
+            with self._learning():
                 self.learned = self.programs.learn(*args, count=due)
                 self.updates += due
                 self.ahead += due
@@ -136,27 +137,27 @@ class HostLoop(Loop):
         """Iterations up to the target, or to a row that the program does not take, as one program."""
         due, taken = max(self._due(self.step) - self.ahead, 0), True
         counters = Counters(*[np.uint32(x) for x in (self.step, self.updates, self.ahead)])
-        self.whole = False
-        turned = turns.begin(
-            self.stepped, self.learned, self.ring, self.carry, self.roots, counters, np.int32(due),
-            observes=self._observes,
-        )  # fmt: skip
-        self.learned, self.ring, self.carry = turned.learned, turned.rows, turned.carry
-        try:
-            while taken and due != LAST:
-                stepped = self.envs.step(self.stepped.obs, self._fetched(turns.action()))
-                self.stepped, self.step = stepped, self.step + self.shape[1]
-                due = self._due(self.step) if self.step < target and not self.stopping else LAST
-                taken = not stepped.failed.any() and turns.take(stepped, due)
-        finally:
-            raised = turns.end()
-            stored, self.updates, self.ahead = (int(x) for x in jax.device_get(turned.counters))
-            if stored < self.step:
-                self.step = stored
-                self._add(self.stepped, *turned.acted)
-            self.whole = True
-            if raised:
-                raise raised
+        with self._learning():
+            turned = turns.begin(
+                self.stepped, self.learned, self.ring, self.carry, self.roots, counters, np.int32(due),
+                observes=self._observes,
+            )  # fmt: skip
+            self.learned, self.ring, self.carry = turned.learned, turned.rows, turned.carry
+            try:
+                while taken and due != LAST:
+                    stepped = self.envs.step(self.stepped.obs, self._fetched(turns.action()))
+                    self.stepped, self.step = stepped, self.step + self.shape[1]
+                    due = self._due(self.step) if self.step < target and not self.stopping else LAST
+                    taken = not stepped.failed.any() and turns.take(stepped, due)
+            finally:
+                raised = turns.end()
+                stored, self.updates, self.ahead = (int(x) for x in jax.device_get(turned.counters))
+                if stored < self.step:
+                    self.step = stored
+                    self._add(self.stepped, *turned.acted)
+                self.whole = True
+                if raised:
+                    raise raised
 
     def _due(self, step: int) -> int:
         """Updates in the iteration that begins at that step."""

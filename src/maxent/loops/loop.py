@@ -114,9 +114,24 @@ class Loop:
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """Parts of the state belong to different steps meanwhile, and still do where something breaks off in here."""
-        self.whole = False
+        whole, self.whole = self.whole, False
         yield
-        self.whole = True
+        self.whole = whole
+
+    @contextmanager
+    def _learning(self) -> Iterator[None]:
+        """The same around a program that takes what is learned: broken off before that, it has changed nothing.
+
+        It may take a minute to compile, and who waits for that may well press Ctrl-C twice.
+        """
+        before = self.learned
+        try:
+            with self._changing():
+                yield
+        except BaseException:
+            taken = self.learned is not before or any(x.is_deleted() for x in jax.tree.leaves(before.state))
+            self.whole = self.whole or not taken
+            raise
 
     def _begin(self, row: Transition, obs: Tree) -> None:
         """Make what learns, and the ring with its first row: an observation that no step led to."""

@@ -233,9 +233,9 @@ class Driver:
             raise _unwritable(path, error) from None
 
     def refuse_half_a_step(self) -> None:
-        """A TrainingFault where a second signal came in the middle of a step, of which a part is missing since."""
+        """A TrainingFault where something, a second signal say, broke off a step, of which a part is missing since."""
         if not self.loop.whole:
-            raise TrainingFault("an interrupt broke off half a step: go on from what was saved, by maxent.load")
+            raise TrainingFault("training was broken off within a step: go on from what was saved, by maxent.load")
 
     def _learn(self, total: int, callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> bool:
         config, every = self.config, self.config.log_every
