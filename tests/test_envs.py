@@ -415,6 +415,9 @@ def test_after_a_step_of_vector_environments_that_was_broken_off_all_begin_anew(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(envs._vector, "step", interrupted)
         envs.step(last.obs, action)
+    with monkeypatch.context() as patch, pytest.raises(EnvironmentFault):
+        patch.setattr(envs._vector, "reset", lambda **_: (np.full((2, 3), np.nan), {}))
+        envs.step(last.obs, action)
     anew = envs.step(last.obs, action)
     assert anew.failed.all() and anew.starts.all() and not anew.row.real.any()
     assert anew.obs[..., 1].tolist() == [[0, 0]]
@@ -624,6 +627,54 @@ def test_further_environments_of_an_instance_share_nothing_with_it():
         assert len({factory().unwrapped.world for _ in range(3)}) == 3
     finally:
         gymnasium.registry.pop("Simulated-v0")
+
+
+class Tenth(gymnasium.wrappers.TransformReward):
+    """A wrapper whose constructor takes other arguments than the one that it records."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env, lambda reward: reward / 10)
+
+
+class Passes(gymnasium.Env):
+    """No wrapper, and has the specification of the environment within it."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        self.env, self.spec = env, env.unwrapped.spec
+        self.observation_space, self.action_space = env.observation_space, env.action_space
+
+    def reset(self, **given):
+        return self.env.reset(**given)
+
+    def step(self, action):
+        obs, _, *ends, info = self.env.step(action)
+        return obs, 100.0, *ends, info
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda env: TimeLimit(gymnasium.wrappers.MaxAndSkipObservation(env, 4), 30),
+        lambda env: gymnasium.wrappers.MaxAndSkipObservation(TimeLimit(env, 30), 4),
+        gymnasium.wrappers.NormalizeObservation,
+        Tenth,
+        Passes,
+    ],
+)
+def test_further_environments_of_an_instance_are_wrapped_as_it_is(wrapped):
+    factory = Factory(wrapped(gymnasium.make("Pendulum-v1", g=3.0)))
+    first = factory()
+    length = limit(first)
+    other = factory()
+    assert str(other) == str(first) and limit(other) == length
+    played = []
+    for env in (first, other):
+        env.reset(seed=3)
+        obs, reward, *_ = env.step(np.ones(1, np.float32))
+        played.append((obs.tolist(), reward))
+    assert played[0] == played[1] or wrapped is gymnasium.wrappers.NormalizeObservation
+    if wrapped is gymnasium.wrappers.NormalizeObservation:
+        assert other.obs_rms.count > length > 0
 
 
 @pytest.mark.parametrize("env", ["HalfCheetah-v5", "BipedalWalker-v3", "Acrobot-v1"])

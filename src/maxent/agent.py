@@ -71,6 +71,10 @@ class Agent:
         config = build(TrainConfig, run | {"max_episode_steps": max_episode_steps}, name)
         if not isinstance(env_kwargs, Mapping | None):
             raise ConfigError(f"{name}.env_kwargs is {env_kwargs!r}: it must be a dictionary of arguments")
+        if isinstance(env, gymnasium.vector.VectorEnv):
+            for given, value in {"env_kwargs": env_kwargs, "max_episode_steps": max_episode_steps}.items():
+                if value:
+                    raise ConfigError(f"{name}.{given} is {value}, and the vector environment is made: leave it out")
         self._env_kwargs = dict(env_kwargs or {})
         names = [*(f.name for f in fields(TrainConfig)), "out", "env_kwargs"]
         self._open(env, config, build(registry.entry(self.algorithm).config, settings, name, names), out)
@@ -78,8 +82,11 @@ class Agent:
     def _open(self, env: AnyEnv, config: TrainConfig, settings: Any, out: str | Path | None) -> None:
         vector = None
         if isinstance(env, gymnasium.vector.VectorEnv):
-            _refuse_of_vector(env, config, self._env_kwargs)
-            config = replace(config, envs=env.num_envs)
+            if config.seeds > 1 or config.sweep:
+                raise ConfigError(
+                    "a vector environment serves one member, and seeds or a sweep ask for more: pass its id instead"
+                )
+            config = replace(config, envs=env.num_envs, max_episode_steps=0)
             vector, (env, self._env_kwargs) = env, _single(env)
         factory = Factory(env, self._env_kwargs, config.max_episode_steps)
         self._env_kwargs = factory.kwargs
@@ -308,27 +315,10 @@ def load(path: str | Path, env: AnyEnv | None = None, *, best: bool = False) -> 
     if env is None:
         folder.refuse_own_code(path, config.env)
     agent = object.__new__(CLASSES[config.algo])
-    agent._env_kwargs = {} if isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv) else env_kwargs
+    agent._env_kwargs = {} if isinstance(env, gymnasium.Env) else env_kwargs
     agent._open(config.env if env is None else env, config, settings, None)
     agent._driver.keeper.restore(Path(path), best)
     return agent
-
-
-def _refuse_of_vector(vector: gymnasium.vector.VectorEnv, config: TrainConfig, kwargs: Mapping[str, Any]) -> None:
-    """A ConfigError where something is asked for that a vector environment, which is made already, does not give."""
-    if config.seeds > 1 or config.sweep:
-        raise ConfigError(
-            "a vector environment serves one member, and seeds or a sweep ask for more: pass its id instead"
-        )
-    if kwargs:
-        raise ConfigError(f"the vector environment is made, and takes no arguments: drop {', '.join(kwargs)}")
-    spec, asked = vector.spec, config.max_episode_steps
-    own = spec and spec.kwargs.get("max_episode_steps", spec.max_episode_steps)
-    if asked not in (0, own):
-        raise ConfigError(
-            f"max_episode_steps is {asked}, and the vector environment ends its episodes by itself: make it with that "
-            "time limit and leave this one out"
-        )
 
 
 def _single(vector: gymnasium.vector.VectorEnv) -> tuple[str | Callable[..., gymnasium.Env], dict[str, Any]]:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.wrappers import TimeLimit
 
 from maxent.envs import device, spaces, tasks
@@ -55,7 +55,7 @@ class Factory:
         if isinstance(env, gymnasium.Env):
             self._refuse_arguments()
             self.max_episode_steps = max_episode_steps or _time_limit(env)
-            self._remember(_spec(env))
+            self._remember(env)
         self._make = self._maker(env)
 
     def __call__(self, render_mode: str | None = None) -> gymnasium.Env:
@@ -120,15 +120,17 @@ class Factory:
         if self.kwargs:
             raise ConfigError(f"{self.name} is made, and takes no arguments: drop {', '.join(self.kwargs)}")
 
-    def _remember(self, spec: EnvSpec | None) -> None:
-        """What a specification tells about making an instance again."""
+    def _remember(self, env: gymnasium.Env) -> None:
+        """How an instance is made again, where its specification and its time limit tell everything."""
+        spec = _spec(env)
         if spec is None:
             return
-        self.kwargs = dict(spec.kwargs)
-        plain = all(isinstance(value, bool | int | float | str) for value in self.kwargs.values())
+        kwargs = {name: value for name, value in spec.kwargs.items() if (name, value) != ("render_mode", None)}
+        plain = all(isinstance(value, bool | int | float | str) for value in kwargs.values())
+        bare = env.spec is not None and not env.spec.additional_wrappers
         registered = gymnasium.registry.get(spec.id)
         limited = self.max_episode_steps or registered is None or not registered.max_episode_steps
-        self.remakeable = plain and not spec.additional_wrappers and bool(limited)
+        self.kwargs, self.remakeable = kwargs if plain else {}, bool(plain and bare and limited)
 
     def _maker(self, env: Any) -> Callable[..., gymnasium.Env]:
         if isinstance(env, gymnasium.Env):
@@ -168,20 +170,17 @@ class Factory:
         return TimeLimit(env, self.max_episode_steps)
 
     def _copier(self, env: gymnasium.Env) -> Callable[..., gymnasium.Env]:
-        """What makes more of an instance: its specification, or copies where that does not tell everything.
+        """What makes more of an instance: copies, within which what `gymnasium.make` made is made anew.
 
-        It comes first because a copy shares whatever its arrays and handles belong to outside of Python.
+        A copy of that would share what it has outside of Python, as a physics engine, or lack some of its arguments.
         """
-        spec = _spec(env)
+        spec, base = _spec(env), env.unwrapped
 
-        def another(**kwargs: Any) -> gymnasium.Env:
-            if spec is not None:
-                try:
-                    return gymnasium.make(spec, max_episode_steps=self.max_episode_steps or -1, **kwargs)
-                except (ValueError, gymnasium.error.Error):
-                    pass  # a wrapper that does not say how it was made, or a specification that names no class
+        def another(render_mode: str | None = None, **_: Any) -> gymnasium.Env:
+            drawn: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
+            anew = {} if spec is None else {id(base): gymnasium.make(spec, **drawn).unwrapped}
             try:
-                return copy.deepcopy(env)
+                return copy.deepcopy(env, anew)
             except Exception as error:
                 raise ConfigError(
                     f"a second {self.name} is needed and this one cannot be copied ({error}): pass its class instead"
@@ -191,8 +190,16 @@ class Factory:
 
 
 def _spec(env: gymnasium.Env) -> EnvSpec | None:
-    """How an instance was made, None where nothing tells."""
-    return env.spec if isinstance(env.unwrapped.spec, EnvSpec) else None
+    """What `gymnasium.make` made it from, wrappers aside; None where nothing tells."""
+    spec = env.unwrapped.spec
+    if not isinstance(spec, EnvSpec) or spec.entry_point is None:
+        return None
+    try:
+        entry = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+    except (ImportError, AttributeError):
+        return None
+    another = isinstance(entry, type) and entry is not type(env.unwrapped)
+    return None if another else spec
 
 
 def _time_limit(env: gymnasium.Env) -> int:

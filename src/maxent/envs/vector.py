@@ -1,5 +1,6 @@
 """A Gymnasium vector environment of the user's own as rows of canonical arrays [1, env, …]."""
 
+from contextlib import suppress
 from typing import Any
 
 import gymnasium
@@ -8,6 +9,7 @@ from gymnasium.vector import AutoresetMode
 
 from maxent.envs import spaces
 from maxent.envs.contract import LARGEST, Episode, Journal, Stepped
+from maxent.envs.plain import told
 from maxent.errors import ConfigError, EnvironmentFault
 from maxent.streams import episode_seed
 from maxent.types import Transition, Tree
@@ -47,8 +49,9 @@ class VectorEnvs:
         obs, _ = self._vector.reset(seed=episode_seed(self._seed, 0, int(self.episodes[0, 0])))
         self.episodes += 1
         self._total_reward[:], self._length[:] = 0.0, 0
-        self._over[:], self._resets = False, False
+        self._over[:] = False
         canonical = self._canonical(obs)
+        self._resets = False
         zero = np.zeros((*self.shape, *self.spec.action.shape), self.spec.action.dtype)
         none = np.zeros(self.shape, np.float32)
         row = Transition(canonical, zero, none, none + 1, canonical, none > 0, none > 0)
@@ -57,7 +60,7 @@ class VectorEnvs:
     def step(self, obs: Tree, action: np.ndarray) -> Stepped:
         """Take canonical actions [1, env, …]."""
         if self._resets:
-            return self.reset()._replace(failed=np.ones(self.shape, bool))
+            return self._begin_anew()
         self._resets = True  # nobody knows what a step that is broken off has done
         vector = self._vector
         found, reward, terminated, truncated, info = vector.step(np.stack([self._taken(a) for a in action[0]]))
@@ -99,6 +102,24 @@ class VectorEnvs:
         """Every running episode is over, as by a time limit, and the next step resets."""
         self.episodes[:], self.largest_reward[:], self._resets = journal.episodes, journal.largest_reward, True
         return np.zeros(self.shape, bool)
+
+    def _begin_anew(self) -> Stepped:
+        """Reset all where nobody knows where they are.
+
+        Raises:
+            EnvironmentFault: where they cannot be.
+        """
+        with suppress(Exception):  # an AsyncVectorEnv still waits for what was broken off
+            self._vector.unwrapped.step_wait()  # type: ignore[attr-defined]
+        try:
+            return self.reset()._replace(failed=np.ones(self.shape, bool))
+        except EnvironmentFault:
+            raise
+        except Exception as error:
+            raise EnvironmentFault(
+                f"the vector environment was broken off in the middle of a step and cannot be reset ({told(error)}): "
+                "save, and go on with another one, maxent.load(path, env=...)"
+            ) from error
 
     def close(self) -> None:
         """Release the environments."""

@@ -163,7 +163,7 @@ class DeviceLoop(Loop):
             since = step - self.learns_from
             dues[:iterations] = [updates_due(programs.config.utd, since + i * count, count) for i in range(iterations)]
         first, updates = int(dues[0]), int(dues.sum())
-        with self._learning():
+        with self._changing(self.learned):
             acted = self._advance(
                 self.learned, self.carry, self.world, self.ring, self.roots, np.uint32(step), np.uint32(self.updates),
                 np.int32(iterations), dues, warm=warm, due=first if (dues[:iterations] == first).all() else None,

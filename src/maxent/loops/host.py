@@ -59,7 +59,7 @@ class HostLoop(Loop):
     def ring(self) -> Ring:
         """With every row in it: those of a rollout wait for whoever looks, since each by itself is a dispatch more."""
         if self._waiting:
-            with self._changing():
+            with self._changing(self._ring):
                 self.ring = self.programs.extend(self._ring, self._block, np.int32(self._waiting))
         return self._ring
 
@@ -123,7 +123,7 @@ class HostLoop(Loop):
         due = self._due(self.step) - self.ahead
         if due > 0:
             args = self.learned, self.ring, self.roots, np.uint32(self.updates)
-            with self._learning():
+            with self._changing(self.learned):
                 self.learned = self.programs.learn(*args, count=due)
                 self.updates += due
                 self.ahead += due
@@ -137,7 +137,7 @@ class HostLoop(Loop):
         """Iterations up to the target, or to a row that the program does not take, as one program."""
         due, taken = max(self._due(self.step) - self.ahead, 0), True
         counters = Counters(*[np.uint32(x) for x in (self.step, self.updates, self.ahead)])
-        with self._learning():
+        with self._changing(self.learned):
             turned = turns.begin(
                 self.stepped, self.learned, self.ring, self.carry, self.roots, counters, np.int32(due),
                 observes=self._observes,

@@ -112,26 +112,21 @@ class Loop:
         raise NotImplementedError
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Parts of the state belong to different steps meanwhile, and still do where something breaks off in here."""
-        whole, self.whole = self.whole, False
-        yield
-        self.whole = whole
+    def _changing(self, taken: Tree = None) -> Iterator[None]:
+        """Parts of the state belong to different steps meanwhile, and still do where something breaks off in here.
 
-    @contextmanager
-    def _learning(self) -> Iterator[None]:
-        """The same around a program that takes what is learned: broken off before that, it has changed nothing.
-
-        It may take a minute to compile, and who waits for that may well press Ctrl-C twice.
+        But for what is broken off before a program has taken these arrays: it may have to be compiled for a minute, and
+        who waits for that may well press Ctrl-C twice.
         """
-        before = self.learned
+        whole, self.whole = self.whole, False
         try:
-            with self._changing():
-                yield
+            yield
         except BaseException:
-            taken = self.learned is not before or any(x.is_deleted() for x in jax.tree.leaves(before.state))
-            self.whole = self.whole or not taken
+            arrays = jax.tree.leaves(taken)
+            untaken = bool(arrays) and not any(x.is_deleted() for x in arrays)
+            self.whole = self.whole or (whole and untaken)
             raise
+        self.whole = whole
 
     def _begin(self, row: Transition, obs: Tree) -> None:
         """Make what learns, and the ring with its first row: an observation that no step led to."""
