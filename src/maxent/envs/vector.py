@@ -5,7 +5,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from maxent.envs import spaces
 from maxent.envs.contract import LARGEST, Episode, Journal, Stepped
@@ -109,16 +109,17 @@ class VectorEnvs:
         Raises:
             EnvironmentFault: where they cannot be.
         """
-        with suppress(Exception):  # an AsyncVectorEnv still waits for what was broken off
-            self._vector.unwrapped.step_wait()  # type: ignore[attr-defined]
+        if isinstance(base := self._vector.unwrapped, AsyncVectorEnv):
+            with suppress(Exception):  # it still waits for the step that was broken off, if one was
+                base.step_wait()
         try:
             return self.reset()._replace(failed=np.ones(self.shape, bool))
         except EnvironmentFault:
             raise
         except Exception as error:
             raise EnvironmentFault(
-                f"the vector environment was broken off in the middle of a step and cannot be reset ({told(error)}): "
-                "save, and go on with another one, maxent.load(path, env=...)"
+                f"the vector environment cannot be reset after what broke off its last step ({told(error)}): save, and "
+                "go on with another one, maxent.load(path, env=...)"
             ) from error
 
     def close(self) -> None:
