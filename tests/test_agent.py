@@ -197,12 +197,14 @@ def test_what_is_broken_off_while_it_is_compiled_has_changed_nothing(broken, tmp
     programs = {name: (loop.programs, name) for name in ("learn", "extend")}
     programs |= {"turns": (loop._turns, "begin"), "advance": (loop, "_advance")}
 
+    asked = partial(agent.save, tmp_path / "agent") if broken == "extend" else partial(agent.learn, 32)
+
     def compiles(*args, **fixed):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(*programs[broken], compiles)
-        agent.save(tmp_path / "agent") if broken == "extend" else agent.learn(32)
+        asked()
     one = agent.observation_space.sample()
     learned = [each.learn(32).predict(one, deterministic=True)[0] for each in (agent, undisturbed)]
     assert agent.num_timesteps == undisturbed.num_timesteps == 96

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from maxent.errors import EnvironmentFault as EnvironmentFault
     from maxent.errors import MaxentError as MaxentError
     from maxent.errors import TrainingFault as TrainingFault
-    from maxent.run.driver import Evaluation as Evaluation
+    from maxent.loops.evaluate import Evaluation as Evaluation
     from maxent.run.driver import Progress as Progress
 
 _HOMES = {
@@ -64,7 +64,7 @@ _HOMES = {
     "EnvironmentFault": "errors",
     "CheckpointError": "errors",
     "TrainingFault": "errors",
-    "Evaluation": "run.driver",
+    "Evaluation": "loops.evaluate",
     "Progress": "run.driver",
 }
 

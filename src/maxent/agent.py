@@ -24,8 +24,9 @@ from maxent.envs.device.env import DeviceEnv
 from maxent.envs.make import Factory
 from maxent.envs.vector import VectorEnvs
 from maxent.errors import CheckpointError, ConfigError
+from maxent.loops.evaluate import Evaluation
 from maxent.run import folder
-from maxent.run.driver import Callback, Driver, Evaluation
+from maxent.run.driver import Callback, Driver
 from maxent.settings import build, without_numbers
 
 VECTOR_KWARGS = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers")

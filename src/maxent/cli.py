@@ -92,7 +92,7 @@ class Resume:
             raise ConfigError(f"{self.run} has done {run.loop.step} steps of {total}: give a larger total with --steps")
         with folder.locked(Path(self.run)):
             if total > config.steps:
-                folder.write_config(Path(self.run), driver.with_total(config, total), settings, env_kwargs)
+                folder.write_config(Path(self.run), dataclasses.replace(config, steps=total), settings, env_kwargs)
             folder.record_command(Path(self.run))
         return console.train(run, total)
 
@@ -185,7 +185,7 @@ class Eval(Acting):
     def __call__(self) -> int:
         """Evaluate and print."""
         policy = self.policy()
-        from maxent.run.driver import Evaluation
+        from maxent.loops.evaluate import Evaluation
 
         result = Evaluation.of(policy.play(self.episodes, self.episode_seed, self.stochastic))
         if self.json:

@@ -1,6 +1,6 @@
 """Evaluation: environments and keys of its own, and only a view of the policy, so that it cannot change training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -22,6 +22,25 @@ PARALLEL = 8
 """Environments of a member that an evaluation on the host steps together."""
 PIECE = 100
 """Steps of an evaluation on the device that are taken in one dispatch."""
+
+
+class Evaluation(NamedTuple):
+    """Some episodes of one member."""
+
+    mean_return: float
+    std_return: float
+    returns: list[float]
+    lengths: list[int]
+    success_rate: float | None = None
+    """Of the episodes that report success; None where none does."""
+
+    @classmethod
+    def of(cls, episodes: Sequence[Episode]) -> "Evaluation":
+        """The statistics of these episodes."""
+        returns, lengths = [e.total_reward for e in episodes], [e.length for e in episodes]
+        successes = [e.success for e in episodes if e.success is not None]
+        rate = float(np.mean(successes)) if successes else None
+        return cls(float(np.mean(returns)), float(np.std(returns)), returns, lengths, rate)
 
 
 def evaluate(

@@ -6,7 +6,6 @@ The command and the Python object are two faces of it.
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,25 +45,6 @@ class Progress(NamedTuple):
     total: int
     rows: Sequence[Row]
     """One a member: step, returns, losses, …; an empty text where there is no number yet."""
-
-
-class Evaluation(NamedTuple):
-    """Some episodes of one member."""
-
-    mean_return: float
-    std_return: float
-    returns: list[float]
-    lengths: list[int]
-    success_rate: float | None = None
-    """Of the episodes that report success; None where none does."""
-
-    @classmethod
-    def of(cls, episodes: Sequence[Episode]) -> "Evaluation":
-        """The statistics of these episodes."""
-        returns, lengths = [e.total_reward for e in episodes], [e.length for e in episodes]
-        successes = [e.success for e in episodes if e.success is not None]
-        rate = float(np.mean(successes)) if successes else None
-        return cls(float(np.mean(returns)), float(np.std(returns)), returns, lengths, rate)
 
 
 Callback = Callable[[Progress], bool | None]
@@ -337,11 +317,6 @@ def refuse_too_many(config: TrainConfig, settings: Any, steps: int) -> None:
             f"{config.algo}.utd is {utd:g} and the steps are {steps:,}: "
             f"together they may be at most {MOST_STEPS:,} updates"
         )
-
-
-def with_total(config: TrainConfig, steps: int) -> TrainConfig:
-    """The run's settings with another total of steps."""
-    return replace(config, steps=steps)
 
 
 def _unwritable(path: Path, error: OSError) -> CheckpointError:
