@@ -636,6 +636,19 @@ class Tenth(gymnasium.wrappers.TransformReward):
         super().__init__(env, lambda reward: reward / 10)
 
 
+class Heavier(gymnasium.Wrapper):
+    """Changes what it wraps when it is made, and holds on to a part of it."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self.inner = env.unwrapped
+        self.inner.m = 3.0
+
+    def reset(self, **given):
+        self.inner.l = 2.0
+        return super().reset(**given)
+
+
 class Passes(gymnasium.Env):
     """No wrapper, and has the specification of the environment within it."""
 
@@ -657,6 +670,7 @@ class Passes(gymnasium.Env):
         lambda env: TimeLimit(gymnasium.wrappers.MaxAndSkipObservation(env, 4), 30),
         lambda env: gymnasium.wrappers.MaxAndSkipObservation(TimeLimit(env, 30), 4),
         Tenth,
+        Heavier,
         Passes,
     ],
 )

@@ -8,12 +8,13 @@ import os
 import sys
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
+from gymnasium.utils import EzPickle
 from gymnasium.wrappers import TimeLimit
 
 from maxent.envs import device, spaces, tasks
@@ -173,12 +174,15 @@ class Factory:
         """What makes more of an instance: copies, within which what `gymnasium.make` made is made anew.
 
         A copy of that would share what it has outside of Python, as a physics engine, or lack some of its arguments.
+        Wrappers of the user's own may have changed it, though: within those it is copied too, where it can be.
         """
         spec, base = _spec(env), env.unwrapped
+        changed = any(not type(wrapper).__module__.startswith("gymnasium.") for wrapper in _wrappers(env))
+        renewed = spec if isinstance(base, EzPickle) or not changed else None
 
         def another(render_mode: str | None = None, **_: Any) -> gymnasium.Env:
             drawn: dict[str, Any] = {"render_mode": render_mode} if render_mode else {}
-            anew = {} if spec is None else {id(base): gymnasium.make(spec, **drawn).unwrapped}
+            anew = {} if renewed is None else {id(base): gymnasium.make(renewed, **drawn).unwrapped}
             try:
                 return copy.deepcopy(env, anew)
             except Exception as error:
@@ -202,13 +206,16 @@ def _spec(env: gymnasium.Env) -> EnvSpec | None:
     return None if another else spec
 
 
+def _wrappers(env: gymnasium.Env) -> Iterator[gymnasium.Wrapper]:
+    """From the outermost one inwards."""
+    while isinstance(env, gymnasium.Wrapper):
+        yield env
+        env = env.env
+
+
 def _time_limit(env: gymnasium.Env) -> int:
     """The steps after which its wrappers truncate an episode, 0 where they do not; its specification may differ."""
-    limits = []
-    while isinstance(env, gymnasium.Wrapper):
-        if isinstance(env, TimeLimit):
-            limits.append(env._max_episode_steps)
-        env = env.env
+    limits = [wrapper._max_episode_steps for wrapper in _wrappers(env) if isinstance(wrapper, TimeLimit)]
     return min(limits, default=0)
 
 
